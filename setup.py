@@ -1,0 +1,51 @@
+"""Packaging of bark-beam. Tools are configured in pyproject.toml; versions known to work together stand in constraints.txt."""
+
+from setuptools import find_packages, setup
+
+GCP = ["gcsfs>=2026.9", "google-cloud-storage>=3.4"]
+CONVERT = ["torch>=2.9", "transformers>=5.17"]
+
+setup(
+    name="bark-beam",
+    version="0.1.0",
+    description="Bulk speech synthesis: Bark's three transformers and EnCodec in JAX, fanned out by Apache Beam",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["bark_model", "bark_model.*", "pipeline", "pipeline.*", "configs"]),
+    package_data={
+        "bark_model": ["demo_checkpoint/**/*"],
+        "configs": ["*.yaml", "demo/*"],
+    },
+    install_requires=[
+        "apache-beam>=2.77",
+        "flax>=0.12.8",
+        "fsspec>=2026.9",
+        "huggingface_hub>=2.0",
+        "jax>=0.10",
+        "numpy>=2.2",
+        "pyarrow>=22",
+        "PyYAML>=6.0.2",
+        "safetensors>=0.7",
+        "sentencex>=1.0.32",
+        "soundfile>=0.13.1",
+        "tokenizers>=0.22",
+        "tyro>=1.0",
+        "zstandard>=0.23",
+    ],
+    extras_require={
+        "gcp": GCP,
+        "convert": CONVERT,
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": [*GCP, *CONVERT, "hypothesis>=6.150", "pyright>=1.1.407", "pytest>=9", "pytest-timeout>=2.4", "ruff>=0.14"],
+    },
+    entry_points={"console_scripts": ["bark-beam = pipeline.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)
