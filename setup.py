@@ -39,7 +39,15 @@ setup(
         "convert": CONVERT,
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": [*GCP, *CONVERT, "hypothesis>=6.150", "pyright>=1.1.407", "pytest>=9", "pytest-timeout>=2.4", "ruff>=0.14"],
+        "test": [
+            *GCP,
+            *CONVERT,
+            "hypothesis>=6.150",
+            "pyright>=1.1.407",
+            "pytest>=9",
+            "pytest-timeout>=2.4",
+            "ruff>=0.14",
+        ],
     },
     entry_points={"console_scripts": ["bark-beam = pipeline.cli:main"]},
     classifiers=[
