@@ -1,4 +1,6 @@
-"""Packaging of bark-beam. Tools are configured in pyproject.toml; versions known to work together stand in constraints.txt."""
+"""Packaging of bark-beam. Tools are configured in pyproject.toml; constraints.txt pins versions that work together."""
+
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -9,7 +11,7 @@ setup(
     name="bark-beam",
     version="0.1.0",
     description="Bulk speech synthesis: Bark's three transformers and EnCodec in JAX, fanned out by Apache Beam",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: records, their chunks, and the rows that failed. Text-sized, picklable, no Beam, no jax."""
+"""What flows through the pipeline: records, their chunks, and the rows that failed. Picklable, without Beam or jax."""
 
 import hashlib
 from dataclasses import dataclass
