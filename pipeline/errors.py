@@ -19,5 +19,11 @@ class UsageError(PipelineError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`: did you mean 'x'?` with the known names nearest to a mistyped one, or nothing."""
-    found = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    found = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.6)
     return f": did you mean {' or '.join(repr(name) for name in found)}?" if found else ""
+
+
+def excerpt(value: object, limit: int = 60) -> str:
+    """The value as it would be typed in Python, cut to `limit` characters: safe to show in one line."""
+    shown = repr(value)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,0 +1,42 @@
+"""The runner and Beam's own options. Beam drops what it does not know with a warning and runs on defaults: here that
+is an error."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
+
+from pipeline.errors import UsageError, excerpt, nearest
+
+
+class _Parser(_BeamArgumentParser):
+    """Every option Beam knows. Raises UsageError where argparse would end the process."""
+
+    def __init__(self):
+        super().__init__(allow_abbrev=False, add_help=False, conflict_handler="resolve")
+        for options in PipelineOptions.__subclasses__():
+            options._add_argparse_args(self)
+
+    def error(self, message):
+        raise UsageError(f"Beam option: {message}")
+
+
+def beam_flags(options: Mapping[str, Any], job_keys: Collection[str]) -> list[str]:
+    """Options by name -> Beam's command line, every name and value checked by Beam's own parser.
+
+    True is a bare flag and false leaves it out; a list repeats the flag and a mapping becomes JSON. An unknown name
+    is a UsageError with the nearest one among Beam's and the job's keys.
+    """
+    parser, flags = _Parser(), []
+    known = {option.removeprefix("--") for action in parser._actions for option in action.option_strings}
+    for name, value in options.items():
+        if name not in known or name == "runner":
+            raise UsageError(f"unknown option {excerpt(name)}{nearest(name, [*job_keys, *sorted(known)])}")
+        for item in value if isinstance(value, list) else [value]:
+            if item is True:
+                flags.append(f"--{name}")
+            elif item is not False and item is not None:
+                flags.append(f"--{name}={json.dumps(item) if isinstance(item, dict) else item}")
+    parser.parse_args(flags)
+    return flags
