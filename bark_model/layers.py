@@ -1,0 +1,71 @@
+"""What both transformers are built of: pre-norm blocks with fused qkv, exact-erf GELU, float32 norms."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from bark_model.attention import attend
+from bark_model.config import TransformerConfig
+
+LAYER_NORM_EPSILON = 1e-5
+
+
+def layer_norm(width: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype) -> nnx.LayerNorm:
+    """LayerNorm computed in float32 whatever the weights' dtype; the two-pass variance is torch's."""
+    return nnx.LayerNorm(
+        width,
+        epsilon=LAYER_NORM_EPSILON,
+        use_bias=bias,
+        use_fast_variance=False,
+        dtype=jnp.float32,
+        param_dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention; the fused projection holds q, k, v in this order."""
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+        width = config.hidden_size
+        self.num_heads, self.head_size = config.num_heads, config.head_size
+        self.qkv = nnx.Linear(width, 3 * width, use_bias=config.bias, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(width, width, use_bias=config.bias, dtype=dtype, param_dtype=dtype, rngs=rngs)
+
+    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """[B, T, D] -> query, key, value, each [B, N, T, H]."""
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_size)
+        query, key, value = jnp.moveaxis(qkv, (2, 3), (0, 2))
+        return query, key, value
+
+    def merge(self, heads: jax.Array) -> jax.Array:
+        """[B, N, T, H] -> [B, T, D], through the output projection."""
+        batch, _, length, _ = heads.shape
+        return self.out(jnp.swapaxes(heads, 1, 2).reshape(batch, length, self.num_heads * self.head_size))
+
+
+class Block(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: TransformerConfig, *, norm_bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype):
+        width = config.hidden_size
+        self.norm_1 = layer_norm(width, bias=norm_bias, rngs=rngs, dtype=dtype)
+        self.attention = SelfAttention(config, rngs=rngs, dtype=dtype)
+        self.norm_2 = layer_norm(width, bias=norm_bias, rngs=rngs, dtype=dtype)
+        self.mlp_in = nnx.Linear(width, 4 * width, use_bias=config.bias, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.mlp_out = nnx.Linear(4 * width, width, use_bias=config.bias, dtype=dtype, param_dtype=dtype, rngs=rngs)
+
+    def attention_input(self, x: jax.Array) -> jax.Array:
+        return self.norm_1(x).astype(x.dtype)
+
+    def finish(self, x: jax.Array, attended: jax.Array) -> jax.Array:
+        """Adds the attention [B, N, T, H] and the MLP to the residual stream [B, T, D]."""
+        x = x + self.attention.merge(attended)
+        hidden = jax.nn.gelu(self.mlp_in(self.norm_2(x).astype(x.dtype)), approximate=False)
+        return x + self.mlp_out(hidden)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One block over a whole sequence: returns the new x [B, T, D] and its key and value [B, N, T, H]."""
+        query, key, value = self.attention.project(self.attention_input(x))
+        return self.finish(x, attend(query, key, value, mask)), key, value

@@ -1,0 +1,94 @@
+"""From a checkpoint's tensors to networks on the devices: abstract modules first, then checked arrays into them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from bark_model.checkpoint import Checkpoint
+from bark_model.config import BarkConfig
+from bark_model.encodec.codec import Codec
+from bark_model.encodec.weights import CodecWeightError, codec_weights
+from bark_model.fine_transformer import FineTransformer
+from bark_model.transformer import CausalTransformer
+from bark_model.weights import Parameters, WeightError, causal_table, drop_tied_heads, fine_table, from_tensors
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+def build(config: BarkConfig, part: str, dtype: jnp.dtype) -> Callable[[], nnx.Module]:
+    """A constructor of one network. The codec always computes in float32: audio is its output."""
+    classes = {
+        "semantic": lambda rngs: CausalTransformer(config.semantic, rngs=rngs, dtype=dtype),
+        "coarse": lambda rngs: CausalTransformer(config.coarse, rngs=rngs, dtype=dtype),
+        "fine": lambda rngs: FineTransformer(config.fine, rngs=rngs, dtype=dtype),
+        "codec": lambda rngs: Codec(config.codec, rngs=rngs, dtype=jnp.float32),
+    }
+    return lambda: classes[part](nnx.Rngs(0))
+
+
+def abstract(config: BarkConfig, part: str, dtype: jnp.dtype) -> tuple[nnx.GraphDef, nnx.State]:
+    """The network's structure and the shapes of its parameters; nothing is allocated, at any size."""
+    return nnx.split(nnx.eval_shape(build(config, part, dtype)))
+
+
+def read_parameters(checkpoint: Checkpoint, part: str) -> Parameters:
+    """A network's parameters by our names, as stored (any float dtype), names and shapes checked."""
+    tensors, config = checkpoint.tensors(part), checkpoint.config
+    if part == "codec":
+        try:
+            return dict(codec_weights(config.codec, tensors))
+        except CodecWeightError as error:
+            raise WeightError(str(error)) from error
+    if part == "fine":
+        return from_tensors("fine_acoustics", fine_table(config.fine), drop_tied_heads(config.fine, tensors))
+    owner = {"semantic": "semantic", "coarse": "coarse_acoustics"}[part]
+    return from_tensors(owner, causal_table(getattr(config, part)), tensors)
+
+
+def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str) -> nnx.State:
+    """Puts host arrays into an abstract state, cast to its dtypes. Any difference of names or shapes is refused."""
+    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+    if set(flat) != set(parameters):
+        difference = sorted(set(flat) ^ set(parameters))
+        raise WeightError(
+            f"{part}: parameters {', '.join(difference[:4])} are in the network or the table, not in both"
+        )
+
+    def cast(path: tuple, leaf: Any) -> Any:
+        array = parameters[".".join(map(str, path))]
+        if array.shape != leaf.shape:
+            raise WeightError(f"{part}: parameter {path} has shape {array.shape}, the network expects {leaf.shape}")
+        return leaf.replace(np.asarray(array).astype(leaf.dtype))
+
+    return nnx.from_flat_state([(path, cast(path, leaf)) for path, leaf in nnx.to_flat_state(state)])
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network: its static graph, and its parameters [R, ...] on every device."""
+
+    graph: nnx.GraphDef
+    parameters: Any
+
+    def bind(self, function: Callable) -> Callable:
+        """function(module, *arrays) -> function(parameters, *arrays), to be mapped."""
+        return lambda parameters, *arrays: function(nnx.merge(self.graph, parameters), *arrays)
+
+
+def load_network(checkpoint: Checkpoint, part: str, dtype: jnp.dtype, place: Callable[[Any], Any]) -> Network:
+    """Reads, checks, casts and places one network; `place` puts a host tree onto the devices."""
+    graph, state = abstract(checkpoint.config, part, dtype)
+    return Network(graph, place(fill(state, read_parameters(checkpoint, part), part)))
+
+
+def parameter_bytes(config: BarkConfig, dtype: jnp.dtype) -> dict[str, int]:
+    """Device memory of each network's parameters, from shapes alone."""
+    return {
+        part: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract(config, part, dtype)[1]))
+        for part in ("semantic", "coarse", "fine", "codec")
+    }
