@@ -9,6 +9,7 @@ from typing import Literal
 
 from bark_model.settings import Sampling
 from pipeline.errors import UsageError, excerpt
+from pipeline.runners import beam_runner
 
 STAGES = ("text", "semantic", "coarse", "fine", "audio")
 """Bark's stages in order. `from` names what is given, `to` what is made last."""
@@ -77,10 +78,10 @@ class Devices:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run, checked at construction. `input` may be a glob; `voice` a preset's name, an .npz or none."""
+    """One run, checked at construction. `input` may be globs, one or several; `voice` a preset's name, an .npz or none."""
 
     job: Literal["dataset", "reprocess"] = "dataset"
-    input: str
+    input: tuple[str, ...]
     output: str
     checkpoint: str = "demo"
     voice: str = "none"
@@ -97,12 +98,20 @@ class Job:
     runner: str = "local"
 
     def __post_init__(self):
-        for name in ("input", "output", "checkpoint", "voice"):
-            if not getattr(self, name).strip() or "\0" in getattr(self, name):
-                raise UsageError(f"{name} is {excerpt(getattr(self, name))}, must name something")
-        _within("seed", self.seed, 0, 2**63 - 1, "any whole number from 0 gives a different voice or reading")
+        if not self.input:
+            raise UsageError("input is empty, must name a file or a glob such as texts/*.txt")
+        for name, value in [
+            *(("input", pattern) for pattern in self.input),
+            ("output", self.output),
+            ("checkpoint", self.checkpoint),
+            ("voice", self.voice),
+        ]:
+            if not value.strip() or not value.isprintable():
+                raise UsageError(f"{name} is {excerpt(value)}, must be a path or a name")
+        _within("seed", self.seed, 0, 2**32 - 1, "any whole number gives its own reading")
         _within("unit_audio_s", self.unit_audio_s, 1, 86400, "600 makes units of about ten minutes of audio")
         self.allowed_failures(0)
+        beam_runner(self.runner)
         if self.job == "dataset" and self.stages.from_ != "text":
             raise UsageError(
                 f"stages.from is {self.stages.from_!r}, a dataset job starts from 'text': set job: reprocess"

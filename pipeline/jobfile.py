@@ -16,6 +16,8 @@ from pipeline.errors import UsageError, excerpt, nearest
 from pipeline.job import Job
 
 MAX_BYTES = 2**20
+TEXTS = tuple[str, ...]
+"""The type of a key that takes one text or a list of them."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -101,7 +103,7 @@ def override(mapping: Mapping[str, Any], key: str, raw: str | None) -> dict[str,
     """The mapping with one dotted key set from a flag's text, read as YAML unless the key holds text."""
     if raw is None:
         raise UsageError(f"--{key} has no value: write --{key} VALUE")
-    value = raw if known_keys()[key] is str else _parse(raw, f"--{key}")
+    value = raw if known_keys()[key] in (str, TEXTS) else _parse(raw, f"--{key}")
     *parents, last = key.split(".")
     result = dict(mapping)
     level = result
@@ -126,6 +128,8 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         choices = get_args(kind)
         hint = nearest(str(value), choices)
         raise UsageError(f"{name} is {excerpt(value)}, must be one of {', '.join(choices)}{hint}")
+    if kind == TEXTS:
+        return tuple(_convert(name, item, str) for item in (value if isinstance(value, list) else [value]))
     if kind is str:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return str(value)
@@ -200,7 +204,8 @@ def load(path: str, flags: Sequence[str] = ()) -> tuple[Job, list[str]]:
 
 def to_mapping(value: Any) -> dict[str, Any]:
     """A dataclass as the nested mapping of its YAML keys: what `build` reads back."""
+    inner = {key: getattr(value, field.name) for key, field in _keys(type(value)).items()}
     return {
-        key: to_mapping(inner) if dataclasses.is_dataclass(inner := getattr(value, field.name)) else inner
-        for key, field in _keys(type(value)).items()
+        key: to_mapping(one) if dataclasses.is_dataclass(one) else list(one) if isinstance(one, tuple) else one
+        for key, one in inner.items()
     }

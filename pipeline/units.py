@@ -74,11 +74,16 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class Dealt:
-    """A bucket's units, the earlier commits that stay, how many ids came in, and how many earlier ones are gone."""
+    """A bucket's units, and the earlier commits that stay.
+
+    `records` counts the ids that came in, `done` those of them that the kept commits hold, `removed` the ids of
+    earlier commits that came in no more.
+    """
 
     units: tuple[Unit, ...]
     kept: tuple[str, ...]
     records: int
+    done: int
     removed: int
 
 
@@ -123,8 +128,13 @@ def deal(
         Unit(name=unit_name(generation, bucket, number), records=part, carried=rows)
         for number, (part, rows) in enumerate(parts)
     ]
-    removed = sum(entry.id not in records for entry in earlier.values())
-    return Dealt(units=tuple(units), kept=kept, records=len(records), removed=removed)
+    return Dealt(
+        units=tuple(units),
+        kept=kept,
+        records=len(records),
+        done=sum(entry.commit in kept and entry.id in records for entry in earlier.values() if entry.failed is None),
+        removed=sum(entry.id not in records for entry in earlier.values()),
+    )
 
 
 def _resolve_duplicates(found: Iterable[Ready | FailedRecord]) -> dict[str, Ready | FailedRecord]:

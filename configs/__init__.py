@@ -1,0 +1,1 @@
+"""Job files to start from; `bark-beam run configs/demo.yaml` runs the first."""

@@ -1,0 +1,43 @@
+"""The one door to bark_model: checkpoints and voices for the launcher (no jax), the loaded model for workers."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+from bark_model.checkpoint import Checkpoint
+from bark_model.outcomes import Failure, Request, Result, Stage
+
+from pipeline.errors import UsageError
+
+
+class Model(Protocol):
+    """What the pipeline asks of a loaded model."""
+
+    sha256: str
+
+    def synthesize(self, requests: Sequence[Request], *, to: Stage) -> Sequence[Result | Failure]:
+        """An outcome a request, in order; raises for what is not about one request."""
+        ...
+
+    def at_slots(self, slots: int) -> "Model":
+        """The same weights compiled for another number of rows a device."""
+        ...
+
+
+@lru_cache(maxsize=4)
+def open_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint's folder, constants and tokenizer, without its weights."""
+    return Checkpoint.open(name)
+
+
+def load_model(checkpoint: str, *, slots: int, dtype: str, sha256: str | None = None) -> Model:
+    """The model on this process's devices. UsageError when its weights are not those the run was planned with."""
+    from bark_model.bark import Bark  # imports jax: in workers only
+
+    model = Bark.load(checkpoint, slots=slots, dtype=dtype)
+    if sha256 not in (None, model.sha256):
+        raise UsageError(
+            f"checkpoint {checkpoint!r} has sha256 {model.sha256[:12]}, the run was planned with {sha256[:12]}: "
+            "use the same weights on every worker"
+        )
+    return model

@@ -1,0 +1,106 @@
+"""A Bark without jax: tokens and audio from a digest of the request, and faults on demand by words in the text.
+
+POISON raises, OOM<n> raises out of memory above n slots, HANG sleeps, NOSPEECH and NAN fail alone, KILL kills the
+process with SIGKILL the first time (it leaves a file beside FAKE_BARK_NOTES so that the next attempt goes on).
+It stands in for `bark_model.bark`, in this process through `sys.modules` and in child processes through
+`fake_site/sitecustomize.py` on PYTHONPATH; nothing in the product knows of it.
+"""
+
+import hashlib
+import os
+import re
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from bark_model.checkpoint import Checkpoint
+from bark_model.outcomes import Failure, Request, Result
+
+STAGES = ("text", "semantic", "coarse", "fine", "audio")
+
+
+class Bark:
+    """The door's Bark: `load`, `synthesize`, `encode`, `at_slots`."""
+
+    def __init__(self, checkpoint: Checkpoint, slots: int, dtype: str):
+        self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
+        self.config, self.name, self.sha256 = checkpoint.config, checkpoint.name, checkpoint.sha256
+
+    @classmethod
+    def load(cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None) -> "Bark":
+        note("load")
+        return cls(Checkpoint.open(checkpoint), slots, dtype)
+
+    def at_slots(self, slots: int) -> "Bark":
+        return Bark(self.checkpoint, slots, self.dtype)
+
+    def synthesize(self, requests: Sequence[Request], *, to: str = "audio") -> list[Result | Failure]:
+        for request in requests:
+            misbehave(request.text or "", self.slots)
+        note("synthesize", *[request.id for request in requests])
+        return [self._one(request, STAGES.index(to)) for request in requests]
+
+    def _one(self, request: Request, to: int) -> Result | Failure:
+        text = request.text or ""
+        if "NOSPEECH" in text:
+            return Failure(id=request.id, stage="semantic", error="NoSpeech", message="no semantic token was drawn")
+        if "NAN" in text:
+            return Failure(id=request.id, stage="fine", error="NonFinite", message="the fine logits are not finite")
+        start = STAGES.index(request.start)
+        draw = generator(request)
+        semantic = request.semantic
+        if semantic is None and start < 1 <= to:
+            semantic = draw.integers(0, 100, 5 + len(text) // 2).astype(np.int32)
+        frames = 1 if semantic is None else max(1, round(len(semantic) * 75 / 49.9))
+        coarse = request.coarse
+        if coarse is None and start < 2 <= to:
+            coarse = draw.integers(0, 16, (2, frames)).astype(np.int32)
+        fine = request.fine
+        if fine is None and start < 3 <= to:
+            fine = np.concatenate([coarse, draw.integers(0, 16, (6, coarse.shape[1]))]).astype(np.int32)
+        audio = None
+        if to >= 4:
+            audio = (0.1 * np.sin(np.cumsum(np.repeat(fine[0] + 1.0, 320)) * 0.01)).astype(np.float32)
+        reason = "eos" if start < 1 else None
+        return Result(id=request.id, semantic=semantic, coarse=coarse, fine=fine, audio=audio, stop_reason=reason)
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.tile((np.arange(len(wave) // 320) % 16).astype(np.int32), (8, 1)) for wave in waveforms]
+
+
+def generator(request: Request) -> np.random.Generator:
+    """Random numbers from what Bark's keys come from, and from what its networks see."""
+    voice = request.voice.sha256 if request.voice else ""
+    tokens = [array.tobytes() for array in (request.semantic, request.coarse, request.fine) if array is not None]
+    seen = (request.id, request.seed, request.attempt, request.text, voice, tokens, repr(request.sampling))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(seen).encode()).digest()[:8], "big"))
+
+
+def misbehave(text: str, slots: int) -> None:
+    """Raises, hangs or dies as the words of a text ask."""
+    if "POISON" in text:
+        raise RuntimeError("the poison was swallowed")
+    if (found := re.search(r"OOM(\d+)", text)) and slots > int(found[1]):
+        raise RuntimeError(f"RESOURCE_EXHAUSTED: out of memory at {slots} slots")
+    if "HANG" in text:
+        time.sleep(60)
+    if "KILL" in text and once():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def once() -> bool:
+    """Whether this is the first process to ask, by a marker file beside the notes."""
+    try:
+        with open(os.environ["FAKE_BARK_NOTES"] + ".killed", "x"):
+            return True
+    except FileExistsError:
+        return False
+
+
+def note(*words: str) -> None:
+    """Appends a line to the file FAKE_BARK_NOTES, from which a test sees what was loaded and synthesised."""
+    if "FAKE_BARK_NOTES" in os.environ:
+        with open(os.environ["FAKE_BARK_NOTES"], "a", encoding="utf-8", errors="surrogateescape") as notes:
+            notes.write(f"{os.getpid()} " + " ".join(words) + "\n")
