@@ -20,6 +20,7 @@ from pipeline.store.base import Content, Entry, Store, check_path, content_sha25
 from pipeline.store.errors import Conflict, Corrupt, Denied, NoCredentials, NotFound, StoreError, Unavailable
 from pipeline.store.filesystems import check_credentials, filesystem
 
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # before gcsfs's import: its probe stalls calls for 45 s
 try:
     import aiohttp
     import gcsfs.retry
@@ -151,12 +152,16 @@ class GcsStore(Store):
         checksum = google_crc32c.Checksum()
         file = tempfile.SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES)  # noqa: SIM115, the caller closes it
         key = f"{self._bucket.name}/{self._prefix}{path}"
-        with _one_line_errors(self.uri, path):
+        try:
             for start in range(0, size, _BLOCK_BYTES):
                 end = min(start + _BLOCK_BYTES, size)
-                block = self._files.cat_file(key, start=start, end=end, timeout=_READ_TIMEOUT_S)
+                with _one_line_errors(self.uri, path):
+                    block = self._files.cat_file(key, start=start, end=end, timeout=_READ_TIMEOUT_S)
                 checksum.update(block)
                 file.write(block)
+        except BaseException:
+            file.close()
+            raise
         file.seek(0)
         return cast(BinaryIO, file), base64.b64encode(checksum.digest()).decode()
 
