@@ -117,7 +117,7 @@ def is_plain(sentence: str) -> bool:
     """Whether a sentence is spoken as it is written."""
     words = sentence.split()
     return (
-        3 <= len(words)
+        len(words) >= 3
         and 12 <= len(sentence) <= MAX_CHARACTERS
         and re.fullmatch(r"[A-Z][A-Za-z' ,;:-]*[.!?]", sentence) is not None
         and not re.search(r"\b[A-Z]{2,}\b|\s['-]|['-]\s|--|''|(?<![A-Za-z])[b-hj-z]\b(?<!')", sentence)
@@ -126,9 +126,7 @@ def is_plain(sentence: str) -> bool:
 
 def word_lists(rng: random.Random, count: int) -> list[str]:
     """Short lists of dictionary words."""
-    words = [
-        w for w in DICTIONARY.read_text(encoding="utf-8").split() if re.fullmatch(r"[A-Z]?[a-z]{2,12}", w)
-    ]
+    words = [w for w in DICTIONARY.read_text(encoding="utf-8").split() if re.fullmatch(r"[A-Z]?[a-z]{2,12}", w)]
     lists = []
     for _ in range(count):
         chosen = rng.sample(words, rng.randint(2, 6))

@@ -1,0 +1,28 @@
+#!/bin/sh
+# Make the demo voice again, from nothing to the exported checkpoint and its figures. Every stage resumes:
+# run it again after an interruption. Debian packages: festival festvox-us-slt-hts festlex-cmu fortunes wamerican.
+#
+#   WORK=~/demo_voice_work demo_voice/run.sh
+set -eu
+cd "$(dirname "$0")"
+WORK=${WORK:?set WORK to a folder with 10 GB of space}
+CHECKPOINT=${CHECKPOINT:-../bark_model/demo_checkpoint}
+THREADS=${THREADS:-2}
+
+if [ ! -x "$WORK/env/bin/python" ]; then
+    python3 -m venv "$WORK/env"
+    "$WORK/env/bin/pip" install -r requirements.txt
+fi
+run() { "$WORK/env/bin/python" "$@"; }
+
+[ -f "$WORK/text/train.txt" ] || run make_text.py "$WORK/text"
+run make_speech.py "$WORK" --shards 50 --processes "$THREADS"
+run train_codec.py "$WORK" --shards 25 --threads "$THREADS"
+run make_codes.py "$WORK" --shards 25 --threads "$THREADS"
+run train_coarse.py "$WORK" --threads "$THREADS"
+run train_semantic.py "$WORK" --shards 50 --threads "$THREADS"
+run train_fine.py "$WORK" --threads "$THREADS"
+run export.py "$WORK" "$CHECKPOINT"
+run evaluate.py "$WORK" "$CHECKPOINT" --threads "$THREADS"
+run evaluate.py "$WORK" "$CHECKPOINT" --modes text --greedy --threads "$THREADS"
+run spectrograms.py "$WORK" pictures

@@ -1,0 +1,71 @@
+"""The loop that the three transformers share: optimizers, schedule, log, checkpoints that resume."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from data import save_atomically
+from lm import optimizers, set_rate
+from torch import nn
+
+Losses = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one training needs beside the model: its checkpoint file, lengths and rates."""
+
+    path: Path
+    steps: int
+    batch: int
+    rate: float
+    shards: int
+
+
+def parse_run(name: str, description: str | None, *, steps: int, batch: int, rate: float) -> tuple[Path, Run]:
+    """Read the command line of a trainer: the work folder and the run."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--shards", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(7)
+    path = args.work / f"{name}.pt"
+    return args.work, Run(path=path, steps=args.steps, batch=args.batch, rate=args.rate, shards=args.shards)
+
+
+def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses]) -> None:
+    """Minimise the sum of losses_at(step); go on from the checkpoint where there is one."""
+    chosen, step = optimizers(model, run.rate), 0
+    if run.path.exists():
+        state = torch.load(run.path)
+        model.load_state_dict(state["model"])
+        step = state["step"]
+        for optimizer, saved in zip(chosen, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+    began, first, sums = time.time(), step, {}
+    print(f"from step {step} to {run.steps}", flush=True)
+    while step < run.steps:
+        set_rate(chosen, step, run.steps, run.rate)
+        losses = losses_at(step)
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in chosen:
+            optimizer.step()
+            optimizer.zero_grad()
+        step += 1
+        sums = {name: sums.get(name, 0.0) + value.item() for name, value in losses.items()}
+        if step % 50 == 0:
+            text = " ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
+            print(f"{step} {text} {(time.time() - began) / (step - first):.3f} s/step", flush=True)
+            sums = {}
+        if step % 200 == 0 or step == run.steps:
+            saved = [optimizer.state_dict() for optimizer in chosen]
+            save_atomically({"model": model.state_dict(), "optimizers": saved, "step": step}, run.path)
