@@ -10,7 +10,7 @@
 Shapes in comments, docstrings and einsum strings use these letters and no others.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,3 +28,6 @@ FineCodes: TypeAlias = np.ndarray
 
 Waveform: TypeAlias = np.ndarray
 """float32 [L]: mono audio at the checkpoint's sample rate, nominally in -1..1."""
+
+DeviceArray: TypeAlias = Any
+"""A `jax.Array`, or the host array that is about to become one: the fields of batches that travel to a device."""

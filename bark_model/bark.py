@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import jax
 import numpy as np
 
 from bark_model.axes import FineCodes, Waveform
@@ -44,7 +43,7 @@ class Bark:
         *,
         slots: int = 16,
         dtype: str = "float32",
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
     ) -> "Bark":
         """Loads a checkpoint (see `checkpoint.resolve` for names) onto `devices` (all local ones by default).
 

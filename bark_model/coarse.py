@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bark_model.axes import CoarseCodes, SemanticTokens
+from bark_model.axes import CoarseCodes, DeviceArray, SemanticTokens
 from bark_model.config import BarkConfig, Generation
 from bark_model.sampling import RowSampling, draw, filter_logits
 from bark_model.transformer import CausalTransformer
@@ -64,6 +64,7 @@ class CoarseRow:
         self.coarse_history_length = len(coarse_history)
         self.coarse = coarse_history.astype(np.int32)
         self.num_tokens = num_coarse_tokens(len(semantic), g)
+        self.num_windows = math.ceil(self.num_tokens / g.sliding_window_len)
 
     @property
     def num_done(self) -> int:
@@ -105,9 +106,9 @@ class CoarseRow:
 class CoarseRows:
     """One window of S rows: ids [S, T] of which `length` [S] count; `num_done` [S] tokens were drawn before."""
 
-    ids: jax.Array
-    length: jax.Array
-    num_done: jax.Array
+    ids: DeviceArray
+    length: DeviceArray
+    num_done: DeviceArray
     sampling: RowSampling
 
 

@@ -4,14 +4,15 @@ Compiled shapes never change: rows enter free slots and leave when they end. A r
 prompt, settings and key, and on the compiled shape; never on its slot, its device or its neighbours.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from bark_model import coarse, fine, semantic
 from bark_model.axes import CoarseCodes, FineCodes, SemanticTokens, TextIds, Waveform
@@ -38,7 +39,7 @@ class Hardware:
 
     replicas: Replicas
     slots: int
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
 
 class SemanticEngine:
@@ -121,84 +122,91 @@ class WindowRow(Protocol):
     """A row that goes through windows of one shape, one after the other."""
 
     @property
+    def num_windows(self) -> int: ...
+
+    @property
     def done(self) -> bool: ...
 
+    def advance(self, drawn: np.ndarray) -> None: ...
 
-def run_windows(rows: Sequence[WindowRow], capacity: int, run: Callable[[list[int]], None]) -> None:
-    """Keeps up to `capacity` unfinished rows in flight, a window each at a time; `run` takes their numbers."""
-    waiting, active = deque(range(len(rows))), []
-    while waiting or active:
-        while waiting and len(active) < capacity:
-            active.append(waiting.popleft())
-        run(active)
-        active = [number for number in active if not rows[number].done]
+    def codes(self) -> np.ndarray: ...
 
 
-class CoarseEngine:
-    """Sliding windows: rows join and leave between windows."""
+class WindowEngine(ABC):
+    """Coarse and fine alike: rows join and leave between windows, each window one dispatch on fresh prompts."""
 
     def __init__(self, network: Network, config: BarkConfig, hardware: Hardware):
         self.network, self.config, self.hardware = network, config, hardware
-        self._window = hardware.replicas.pmap(network.bind(lambda model, rows: coarse.run_window(model, rows, config)))
+        self._window = hardware.replicas.pmap(network.bind(self._run_window))
 
-    def run(self, requests: Sequence[Request], tokens: Sequence[SemanticTokens]) -> list[CoarseCodes | NonFinite]:
-        """Coarse codes [2, T] of each row, in order, or NonFinite in the place of a row that has none."""
-        rows = [coarse.CoarseRow(t, r.voice, self.config) for r, t in zip(requests, tokens, strict=True)]
+    @abstractmethod
+    def _run_window(self, model: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        """The device function: what a window draws [S, ...], and whether its logits were finite [S]."""
+
+    @abstractmethod
+    def _row(self, request: Request, tokens: np.ndarray) -> WindowRow:
+        """The host side of one row."""
+
+    @abstractmethod
+    def _batch(self, rows: Sequence[Any], requests: Sequence[Request]) -> Any:
+        """The next window of each row, as host arrays [B, ...]."""
+
+    def run(self, requests: Sequence[Request], tokens: Sequence[np.ndarray]) -> list[np.ndarray | NonFinite]:
+        """Codes [K, T] of each row, in order, or NonFinite in the place of a row that has none."""
+        rows = [self._row(request, given) for request, given in zip(requests, tokens, strict=True)]
+        # Longest first: the tail, where slots stand empty, is then made of short rows.
+        waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].num_windows))
+        active: list[int] = []
         broken: set[int] = set()
-        capacity = self.hardware.replicas.count * self.hardware.slots
-
-        def window(active: list[int]) -> None:
-            prompts = [rows[i].window() for i in active]
-            batch = coarse.CoarseRows(
-                ids=np.stack([ids for ids, _ in prompts]),
-                length=np.array([length for _, length in prompts], np.int32),
-                num_done=np.array([rows[i].num_done for i in active], np.int32),
-                sampling=row_sampling("coarse", [requests[i] for i in active]),
-            )
-            parameters = self.network.parameters
-            drawn, finite = self.hardware.replicas.run_rows(self._window, parameters, batch, self.hardware.slots)
+        replicas, slots = self.hardware.replicas, self.hardware.slots
+        while waiting or active:
+            while waiting and len(active) < replicas.count * slots:
+                active.append(waiting.popleft())
+            batch = self._batch([rows[i] for i in active], [requests[i] for i in active])
+            drawn, finite = replicas.run_rows(self._window, self.network.parameters, batch, slots)
             for place, i in enumerate(active):
                 rows[i].advance(drawn[place])
-                if not finite[place]:
-                    broken.add(i)
-
-        order = sorted(range(len(rows)), key=lambda i: -rows[i].num_tokens)
-        run_windows([rows[i] for i in order], capacity, lambda active: window([order[a] for a in active]))
+            broken.update(i for place, i in enumerate(active) if not finite[place])
+            active = [i for i in active if not rows[i].done]
         return [NonFinite() if i in broken else row.codes() for i, row in enumerate(rows)]
 
 
-class FineEngine:
-    """Overlapping windows: rows join and leave between windows."""
+class CoarseEngine(WindowEngine):
+    """Semantic tokens [T] -> coarse codes [2, T]."""
 
-    def __init__(self, network: Network, config: BarkConfig, hardware: Hardware):
-        self.network, self.config, self.hardware = network, config, hardware
-        g = config.generation
-        self._window = hardware.replicas.pmap(network.bind(lambda model, rows: fine.run_window(model, rows, g)))
+    def _run_window(self, model, batch: coarse.CoarseRows):
+        return coarse.run_window(model, batch, self.config)
 
-    def run(self, requests: Sequence[Request], codes: Sequence[CoarseCodes]) -> list[FineCodes | NonFinite]:
-        """Fine codes [8, T] of each row, in order, or NonFinite in the place of a row that has none."""
-        rows = [fine.FineRow(c, r.voice, self.config.generation) for r, c in zip(requests, codes, strict=True)]
-        broken: set[int] = set()
-        capacity = self.hardware.replicas.count * self.hardware.slots
+    def _row(self, request: Request, tokens: SemanticTokens) -> coarse.CoarseRow:
+        return coarse.CoarseRow(tokens, request.voice, self.config)
 
-        def window(active: list[int]) -> None:
-            buffers = [rows[i].window() for i in active]
-            batch = fine.FineRows(
-                codes=np.stack([buffer for buffer, _ in buffers]),
-                fill_from=np.array([fill for _, fill in buffers], np.int32),
-                index=np.array([rows[i].index for i in active], np.int32),
-                sampling=row_sampling("fine", [requests[i] for i in active]),
-            )
-            parameters = self.network.parameters
-            predicted, finite = self.hardware.replicas.run_rows(self._window, parameters, batch, self.hardware.slots)
-            for place, i in enumerate(active):
-                rows[i].advance(predicted[place])
-                if not finite[place]:
-                    broken.add(i)
+    def _batch(self, rows: Sequence[coarse.CoarseRow], requests: Sequence[Request]) -> coarse.CoarseRows:
+        prompts = [row.window() for row in rows]
+        return coarse.CoarseRows(
+            ids=np.stack([ids for ids, _ in prompts]),
+            length=np.array([length for _, length in prompts], np.int32),
+            num_done=np.array([row.num_done for row in rows], np.int32),
+            sampling=row_sampling("coarse", requests),
+        )
 
-        order = sorted(range(len(rows)), key=lambda i: -rows[i].num_windows)
-        run_windows([rows[i] for i in order], capacity, lambda active: window([order[a] for a in active]))
-        return [NonFinite() if i in broken else row.result() for i, row in enumerate(rows)]
+
+class FineEngine(WindowEngine):
+    """Coarse codes [2, T] -> fine codes [8, T]."""
+
+    def _run_window(self, model, batch: fine.FineRows):
+        return fine.run_window(model, batch, self.config.generation)
+
+    def _row(self, request: Request, tokens: CoarseCodes) -> fine.FineRow:
+        return fine.FineRow(tokens, request.voice, self.config.generation)
+
+    def _batch(self, rows: Sequence[fine.FineRow], requests: Sequence[Request]) -> fine.FineRows:
+        buffers = [row.window() for row in rows]
+        return fine.FineRows(
+            codes=np.stack([buffer for buffer, _ in buffers]),
+            fill_from=np.array([fill for _, fill in buffers], np.int32),
+            index=np.array([row.index for row in rows], np.int32),
+            sampling=row_sampling("fine", requests),
+        )
 
 
 def bucket(length: int, smallest: int = 128) -> int:

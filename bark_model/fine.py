@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bark_model.axes import CoarseCodes, FineCodes
+from bark_model.axes import CoarseCodes, DeviceArray, FineCodes
 from bark_model.config import Generation
 from bark_model.fine_transformer import FineTransformer
 from bark_model.sampling import RowSampling, draw
@@ -32,10 +32,10 @@ class FineRow:
         #   row 0   [h h a b c P P P]
         #   row 2   [h h P P P P P P]
         length = max(self.history_length + self.num_frames, g.max_fine_input_length)
-        self.codes = np.full((g.n_fine_codebooks, length), g.codebook_size, np.int32)
+        self.buffer = np.full((g.n_fine_codebooks, length), g.codebook_size, np.int32)
         end = self.history_length + self.num_frames
-        self.codes[:, : self.history_length] = history
-        self.codes[: g.n_coarse_codebooks, self.history_length : end] = coarse
+        self.buffer[:, : self.history_length] = history
+        self.buffer[: g.n_coarse_codebooks, self.history_length : end] = coarse
         beyond = self.num_frames - (g.max_fine_input_length - self.history_length)
         self.num_windows = max(0, math.ceil(beyond / g.max_fine_history_length)) + 1
         self.index = 0
@@ -47,7 +47,7 @@ class FineRow:
     def _place(self) -> tuple[int, int]:
         """Where the window starts, and from where on it fills; both in the row's own positions."""
         g = self.constants
-        length = self.codes.shape[1]
+        length = self.buffer.shape[1]
         stride = self.index * g.max_fine_history_length
         start = min(stride, length - g.max_fine_input_length)
         fill = min(self.history_length + stride, length - g.max_fine_history_length)
@@ -56,17 +56,17 @@ class FineRow:
     def window(self) -> tuple[np.ndarray, int]:
         """The next buffer [K, T] and the position in it from which predictions are written."""
         start, fill = self._place()
-        return self.codes[:, start : start + self.constants.max_fine_input_length], fill - start
+        return self.buffer[:, start : start + self.constants.max_fine_input_length], fill - start
 
     def advance(self, predicted: np.ndarray) -> None:
         """Takes a predicted buffer [K, T]; only what lies behind the fill position is new."""
         start, fill = self._place()
-        self.codes[:, fill : start + self.constants.max_fine_input_length] = predicted[:, fill - start :]
+        self.buffer[:, fill : start + self.constants.max_fine_input_length] = predicted[:, fill - start :]
         self.index += 1
 
-    def result(self) -> FineCodes:
+    def codes(self) -> FineCodes:
         """The row's own codes [8, T], without history and padding."""
-        return self.codes[:, self.history_length : self.history_length + self.num_frames]
+        return self.buffer[:, self.history_length : self.history_length + self.num_frames]
 
 
 @jax.tree_util.register_dataclass
@@ -74,9 +74,9 @@ class FineRow:
 class FineRows:
     """One window of S rows: codes [S, K, T], predictions written from `fill_from` [S] on; `index` [S] of the window."""
 
-    codes: jax.Array
-    fill_from: jax.Array
-    index: jax.Array
+    codes: DeviceArray
+    fill_from: DeviceArray
+    index: DeviceArray
     sampling: RowSampling
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from bark_model.config import FineConfig
 from bark_model.layers import Block, layer_norm
@@ -11,7 +12,7 @@ from bark_model.layers import Block, layer_norm
 class FineTransformer(nnx.Module):
     """Embeddings [K, V, D] and heads [K - n_codes_given, V, D] are stacked, so a codebook's number can be traced."""
 
-    def __init__(self, config: FineConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: FineConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         width = config.hidden_size
         init = nnx.initializers.normal(0.02)
         self.dtype = dtype

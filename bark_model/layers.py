@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from bark_model.attention import attend
 from bark_model.config import TransformerConfig
@@ -10,7 +11,7 @@ from bark_model.config import TransformerConfig
 LAYER_NORM_EPSILON = 1e-5
 
 
-def layer_norm(width: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype) -> nnx.LayerNorm:
+def layer_norm(width: int, *, bias: bool, rngs: nnx.Rngs, dtype: DTypeLike) -> nnx.LayerNorm:
     """LayerNorm computed in float32 whatever the weights' dtype; the two-pass variance is torch's."""
     return nnx.LayerNorm(
         width,
@@ -26,7 +27,7 @@ def layer_norm(width: int, *, bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype) -> n
 class SelfAttention(nnx.Module):
     """Multi-head attention; the fused projection holds q, k, v in this order."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         width = config.hidden_size
         self.num_heads, self.head_size = config.num_heads, config.head_size
         self.qkv = nnx.Linear(width, 3 * width, use_bias=config.bias, dtype=dtype, param_dtype=dtype, rngs=rngs)
@@ -48,7 +49,7 @@ class SelfAttention(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: TransformerConfig, *, norm_bias: bool, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TransformerConfig, *, norm_bias: bool, rngs: nnx.Rngs, dtype: DTypeLike):
         width = config.hidden_size
         self.norm_1 = layer_norm(width, bias=norm_bias, rngs=rngs, dtype=dtype)
         self.attention = SelfAttention(config, rngs=rngs, dtype=dtype)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.typing import DTypeLike
 
 from bark_model.checkpoint import Checkpoint
 from bark_model.config import BarkConfig
@@ -20,7 +21,7 @@ from bark_model.weights import Parameters, WeightError, causal_table, drop_tied_
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
-def build(config: BarkConfig, part: str, dtype: jnp.dtype) -> Callable[[], nnx.Module]:
+def build(config: BarkConfig, part: str, dtype: DTypeLike) -> Callable[[], nnx.Module]:
     """A constructor of one network. The codec always computes in float32: audio is its output."""
     classes = {
         "semantic": lambda rngs: CausalTransformer(config.semantic, rngs=rngs, dtype=dtype),
@@ -31,7 +32,7 @@ def build(config: BarkConfig, part: str, dtype: jnp.dtype) -> Callable[[], nnx.M
     return lambda: classes[part](nnx.Rngs(0))
 
 
-def abstract(config: BarkConfig, part: str, dtype: jnp.dtype) -> tuple[nnx.GraphDef, nnx.State]:
+def abstract(config: BarkConfig, part: str, dtype: DTypeLike) -> tuple[nnx.GraphDef, nnx.State]:
     """The network's structure and the shapes of its parameters; nothing is allocated, at any size."""
     return nnx.split(nnx.eval_shape(build(config, part, dtype)))
 
@@ -80,13 +81,13 @@ class Network:
         return lambda parameters, *arrays: function(nnx.merge(self.graph, parameters), *arrays)
 
 
-def load_network(checkpoint: Checkpoint, part: str, dtype: jnp.dtype, place: Callable[[Any], Any]) -> Network:
+def load_network(checkpoint: Checkpoint, part: str, dtype: DTypeLike, place: Callable[[Any], Any]) -> Network:
     """Reads, checks, casts and places one network; `place` puts a host tree onto the devices."""
     graph, state = abstract(checkpoint.config, part, dtype)
     return Network(graph, place(fill(state, read_parameters(checkpoint, part), part)))
 
 
-def parameter_bytes(config: BarkConfig, dtype: jnp.dtype) -> dict[str, int]:
+def parameter_bytes(config: BarkConfig, dtype: DTypeLike) -> dict[str, int]:
     """Device memory of each network's parameters, from shapes alone."""
     return {
         part: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract(config, part, dtype)[1]))

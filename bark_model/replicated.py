@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 
 class Replicas:
     """The devices of one process, and how trees of arrays get onto them and back."""
 
-    def __init__(self, devices: Sequence[jax.Device] | None = None, *, dtype: jnp.dtype):
+    def __init__(self, devices: Sequence[Any] | None = None, *, dtype: DTypeLike):
         self.devices = list(devices or jax.local_devices())
         self.count = len(self.devices)
         self.sharding = NamedSharding(Mesh(np.array(self.devices), ("replica",)), PartitionSpec("replica"))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bark_model.axes import DeviceArray
 from bark_model.outcomes import Request, Stage
 
 NO_TOP_K = 2**30
@@ -26,12 +27,12 @@ class RowSampling:
     key_data uint32 [S, 2]: the row's threefry key. transformers bool [S]: whose filter order and end rule.
     """
 
-    key_data: jax.Array
-    temperature: jax.Array
-    top_k: jax.Array
-    top_p: jax.Array
-    min_eos_p: jax.Array
-    transformers: jax.Array
+    key_data: DeviceArray
+    temperature: DeviceArray
+    top_k: DeviceArray
+    top_p: DeviceArray
+    min_eos_p: DeviceArray
+    transformers: DeviceArray
 
     @classmethod
     def empty(cls, slots: int) -> "RowSampling":

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-from bark_model.axes import SemanticTokens, TextIds
+from bark_model.axes import DeviceArray, SemanticTokens, TextIds
 from bark_model.config import BarkConfig, Generation
 from bark_model.outcomes import StopReason
 from bark_model.sampling import RowSampling, draw, end_probability, filter_logits
@@ -62,12 +63,12 @@ class SemanticState:
     """
 
     cache: KVCache
-    logits: jax.Array
-    count: jax.Array
-    tokens: jax.Array
-    stop: jax.Array
-    limit: jax.Array
-    limit_stop: jax.Array
+    logits: DeviceArray
+    count: DeviceArray
+    tokens: DeviceArray
+    stop: DeviceArray
+    limit: DeviceArray
+    limit_stop: DeviceArray
     sampling: RowSampling
 
 
@@ -76,14 +77,14 @@ class SemanticState:
 class SemanticRows:
     """Rows about to enter: prompt [B, 2, T]; slot [B] where to (a number past the last slot: nowhere)."""
 
-    prompt: jax.Array
-    slot: jax.Array
-    limit: jax.Array
-    limit_stop: jax.Array
+    prompt: DeviceArray
+    slot: DeviceArray
+    limit: DeviceArray
+    limit_stop: DeviceArray
     sampling: RowSampling
 
 
-def empty_state(config: BarkConfig, slots: int, dtype: jnp.dtype) -> SemanticState:
+def empty_state(config: BarkConfig, slots: int, dtype: DTypeLike) -> SemanticState:
     """All slots empty."""
     g = config.generation
     positions = g.semantic_prefill_length + g.max_new_tokens - 1

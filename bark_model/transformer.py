@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from bark_model.attention import attend
 from bark_model.config import TransformerConfig
@@ -26,7 +27,7 @@ class KVCache:
     values: tuple[jax.Array, ...]
 
     @classmethod
-    def empty(cls, config: TransformerConfig, slots: int, positions: int, dtype: jnp.dtype) -> "KVCache":
+    def empty(cls, config: TransformerConfig, slots: int, positions: int, dtype: DTypeLike) -> "KVCache":
         shape = (slots, config.num_heads, positions, config.head_size)
         layers = range(config.num_layers)
         return cls(
@@ -37,7 +38,7 @@ class KVCache:
 class CausalTransformer(nnx.Module):
     """Embeddings in, logits out: `prefill` for a whole prompt, `step` for one token a row."""
 
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         width = config.hidden_size
         self.dtype = dtype
         self.token_embedding = nnx.Embed(config.input_vocab_size, width, dtype=dtype, param_dtype=dtype, rngs=rngs)
