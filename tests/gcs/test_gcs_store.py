@@ -64,7 +64,7 @@ def test_a_passing_fault_of_a_write_is_retried(faulty: Store, faults: FaultProxy
 @pytest.mark.parametrize("fault", ["503", "429", "reset"])
 def test_a_passing_fault_of_a_read_is_retried(faulty: Store, faults: FaultProxy, fault: str):
     faulty.create("a", b"one")
-    look = faults.add(fault, "GET", "/storage/v1/b/")
+    look = faults.add(fault, "GET", "/o/")
     content = faults.add(fault, "GET", "alt=media")
     assert faulty.read("a") == b"one"
     assert (look.hits, content.hits) == (1, 1)
@@ -102,7 +102,7 @@ def test_bits_that_stay_flipped_are_an_error(faulty: Store, faults: FaultProxy):
 @pytest.mark.parametrize("operation", ["create", "size", "read", "list"])
 def test_403_stops_at_once(faulty: Store, faults: FaultProxy, operation: str):
     faulty.create("a", b"one")
-    rule = faults.add("403", "POST" if operation == "create" else "GET", times=100)
+    rule = faults.add("403", "POST" if operation == "create" else "GET", "/o", times=100)
     calls = {"create": lambda: faulty.create("b", b"x"), "size": lambda: faulty.size("a")}
     calls |= {"read": lambda: faulty.read("a"), "list": lambda: list(faulty.list())}
     with pytest.raises(Denied, match=r"access denied \(403\): grant this account 'Storage Object User' on the bucket"):
