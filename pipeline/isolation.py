@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from bark_model.outcomes import Failure, Request, Result
-
 from pipeline.errors import excerpt
 
 

@@ -4,23 +4,38 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from bark_model.checkpoint import Checkpoint
+from bark_model.axes import FineCodes, Waveform
+from bark_model.checkpoint import Checkpoint, CheckpointError
+from bark_model.config import ConfigError
 from bark_model.outcomes import Failure, Request, Result, Stage
-
+from bark_model.settings import SettingError
+from bark_model.text import TextError
+from bark_model.voices import VoiceError
+from bark_model.weights import WeightError
 from pipeline.errors import UsageError
+
+MODEL_ERRORS = (CheckpointError, ConfigError, SettingError, TextError, VoiceError, WeightError)
+"""What bark_model says of a checkpoint, a voice or a setting: one line for the user each."""
 
 
 class Model(Protocol):
     """What the pipeline asks of a loaded model."""
 
-    sha256: str
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What was loaded, with its sha256."""
+        ...
 
     def synthesize(self, requests: Sequence[Request], *, to: Stage) -> Sequence[Result | Failure]:
         """An outcome a request, in order; raises for what is not about one request."""
         ...
 
-    def at_slots(self, slots: int) -> "Model":
-        """The same weights compiled for another number of rows a device."""
+    def encode(self, audio: Sequence[Waveform]) -> Sequence[FineCodes]:
+        """The codes [8, T] of waveforms at the checkpoint's sample rate."""
+        ...
+
+    def with_slots(self, slots: int) -> "Model":
+        """The same weights, not copied, compiled for another number of rows a device."""
         ...
 
 
@@ -35,9 +50,10 @@ def load_model(checkpoint: str, *, slots: int, dtype: str, sha256: str | None = 
     from bark_model.bark import Bark  # imports jax: in workers only
 
     model = Bark.load(checkpoint, slots=slots, dtype=dtype)
-    if sha256 not in (None, model.sha256):
+    found = model.checkpoint.sha256
+    if sha256 is not None and sha256 != found:
         raise UsageError(
-            f"checkpoint {checkpoint!r} has sha256 {model.sha256[:12]}, the run was planned with {sha256[:12]}: "
+            f"checkpoint {checkpoint!r} has sha256 {found[:12]}, the run was planned with {sha256[:12]}: "
             "use the same weights on every worker"
         )
     return model

@@ -3,6 +3,7 @@
 Only units without a commit are done again. The child and its workers form one process group that ends with us.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -10,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import IO
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UsageError
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.plan import Plan
@@ -20,6 +23,8 @@ from pipeline.progress import VARIABLE, Display, Reader, Tally
 
 ATTEMPTS = 3
 """Starts without any new unit before the run is given up."""
+FINAL_ERRORS = ("Denied", "NoCredentials", "NoSpace", "Conflict")
+"""Errors that another start would only meet again."""
 _POLL_S = 0.1
 _STOP_S = 10
 
@@ -28,45 +33,73 @@ class RunFailed(PipelineError):
     """The job ended before every unit was committed; what is committed is kept."""
 
 
-def supervise(job: Job, plan: Plan, beam_flags: list[str]) -> Tally:
+def supervise(job: Job, plan: Plan, beam_flags: list[str], *, debug: bool = False) -> Tally:
     """Runs the job until every unit has a commit. RunFailed, or the error that a worker reported."""
     task = json.dumps({"job": to_mapping(job), "plan": asdict(plan), "flags": beam_flags})
     display, attempts = Display(), ATTEMPTS
     while True:
-        tally, status = _attempt(task, job, display)
-        if status == 0:
-            return tally
-        if tally.error and tally.error["exit_code"] == 2 or tally.error.get("kind") in _FINAL_ERRORS:
-            raise _as_error(tally.error)
-        attempts = ATTEMPTS if tally.made else attempts - 1
-        why = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        end = _attempt(task, job, display, debug=debug)
+        if end.status == 0:
+            return end.tally
+        if end.is_final:
+            raise ReportedError(end.tally.error)
+        attempts = ATTEMPTS if end.tally.made else attempts - 1
         if attempts == 0:
-            reason = tally.error.get("error") or f"the job {why} {ATTEMPTS} times without any new unit"
-            raise RunFailed(f"{reason}: run again to resume, with --debug to see its log")
-        print(f"the job {why}: starting it again for what is missing", file=sys.stderr)
+            raise RunFailed(f"{end.reason}, {ATTEMPTS} times without any new unit: run again to resume")
+        print(f"{end.reason}: starting it again for what is missing", file=sys.stderr)
 
 
-_FINAL_ERRORS = ("Denied", "NoCredentials", "NoSpace", "Conflict", "TooManyFailed")
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """How one child ended: what it reported, its exit status (negative: the signal) and its last words."""
+
+    tally: Tally
+    status: int
+    last_line: str
+
+    @property
+    def is_final(self) -> bool:
+        error = self.tally.error
+        return bool(error) and (error["exit_code"] == UsageError.exit_code or error["kind"] in FINAL_ERRORS)
+
+    @property
+    def reason(self) -> str:
+        if self.status < 0:
+            return f"the job was killed by {signal.Signals(-self.status).name}"
+        said = self.tally.error.get("error") or self.last_line or "no reason given"
+        return f"the job ended with status {self.status} ({said[:300]})"
 
 
-class _ReportedError(PipelineError):
+class ReportedError(PipelineError):
     """An error that ended a worker, told again by the launcher."""
 
-
-def _as_error(facts: dict) -> PipelineError:
-    error = _ReportedError(facts["error"])
-    error.exit_code = facts["exit_code"]
-    return error
+    def __init__(self, facts: dict):
+        super().__init__(facts["error"])
+        self.exit_code = facts["exit_code"]
 
 
-def _attempt(task: str, job: Job, display: Display) -> tuple[Tally, int]:
-    """One child from start to end: what it reported, and its exit status (negative: the signal that killed it)."""
+class TooManyFailed(PipelineError):
+    """More records failed than the job allows."""
+
+    def __init__(self, failed: int, records: int, max_failed: str):
+        super().__init__(
+            f"{failed} of {records} records failed, max_failed is {max_failed}: the work done is kept; look at "
+            "`bark-beam failed`, or raise --max_failed and run again"
+        )
+
+
+def _attempt(task: str, job: Job, display: Display, *, debug: bool) -> _End:
     tally = Tally()
-    with tempfile.NamedTemporaryFile(prefix="bark-beam-progress-") as progress:
-        reader = Reader(progress.name)
+    with (
+        tempfile.NamedTemporaryFile(prefix="bark-beam-progress-") as progress,
+        tempfile.TemporaryFile(mode="w+", prefix="bark-beam-log-", errors="replace") as log,
+        contextlib.closing(Reader(progress.name)) as reader,
+    ):
         child = subprocess.Popen(
             [sys.executable, "-m", "pipeline.child"],
             stdin=subprocess.PIPE,
+            stdout=None if debug else log,
+            stderr=None if debug else log,
             env={**os.environ, VARIABLE: progress.name},
             text=True,
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we end the whole group
@@ -80,35 +113,29 @@ def _attempt(task: str, job: Job, display: Display) -> tuple[Tally, int]:
                 _stop_when_too_many_fail(tally, job)
             reader.read(tally)
             display.show(tally, last=True)
-            return tally, child.returncode
         finally:
             _end(child)
-            reader.close()
+        return _End(tally=tally, status=child.returncode, last_line=_last_line(log))
+
+
+def _last_line(log: IO[str]) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in deque(log, maxlen=20)]
+    return next((line for line in reversed(lines) if line), "")
 
 
 def _hand_over(child: subprocess.Popen, task: str) -> None:
     """The task goes through the pipe, which stays open: the child ends itself when it closes, as it does with us."""
-    try:
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died at once; its status tells
         child.stdin.write(task + "\n")
         child.stdin.flush()
-    except BrokenPipeError:
-        pass  # it died at once; its status tells
 
 
 def _stop_when_too_many_fail(tally: Tally, job: Job) -> None:
     allowed = job.allowed_failures(tally.records)
     if tally.records and tally.failed > allowed:
         raise TooManyFailed(tally.failed, tally.records, job.max_failed)
-
-
-class TooManyFailed(PipelineError):
-    """More records failed than the job allows."""
-
-    def __init__(self, failed: int, records: int, max_failed: str):
-        super().__init__(
-            f"{failed} of {records} records failed, max_failed is {max_failed}: the work done is kept; see "
-            "`bark-beam failed OUT`, or raise --max_failed and run again"
-        )
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -121,5 +148,7 @@ def _end(child: subprocess.Popen) -> None:
             break
         except subprocess.TimeoutExpired:
             continue
-    child.stdin.close()
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.close()
     child.wait()

@@ -7,8 +7,7 @@ from typing import Any
 
 from apache_beam.ml.inference.base import ModelHandler
 
-from bark_model.outcomes import Request, Stage
-
+from bark_model.outcomes import Failure, Request, Result, Stage
 from pipeline.isolation import Outcome, isolate, with_timeout
 from pipeline.model import Model, load_model
 from pipeline.units import Unit
@@ -17,9 +16,15 @@ from pipeline.units import Unit
 class SharedModel:
     """The one model of a process. Runners may call from several threads; a device takes one call at a time."""
 
-    def __init__(self, model: Model):
-        self.model = model
+    def __init__(self, model: Model, slots: int):
         self.lock = threading.Lock()
+        self._at_slots = {slots: model}
+
+    def at_slots(self, slots: int) -> Model:
+        """The model compiled for a number of slots; smaller ones are made when memory ran out, and kept."""
+        if slots not in self._at_slots:
+            self._at_slots[slots] = self._at_slots[max(self._at_slots)].with_slots(slots)
+        return self._at_slots[slots]
 
 
 class BarkModelHandler(ModelHandler[Request, Outcome, SharedModel]):
@@ -42,17 +47,19 @@ class BarkModelHandler(ModelHandler[Request, Outcome, SharedModel]):
         max_batch_size: int | None = None,
     ):
         super().__init__(min_batch_size=min_batch_size, max_batch_size=max_batch_size)
-        self._checkpoint, self._slots, self._dtype, self._to = checkpoint, slots, dtype, to
+        self._checkpoint, self._slots, self._dtype = checkpoint, slots, dtype
+        self._to: Stage = to
         self._timeout_s, self._sha256 = timeout_s, sha256
 
     def load_model(self) -> SharedModel:
-        return SharedModel(load_model(self._checkpoint, slots=self._slots, dtype=self._dtype, sha256=self._sha256))
+        model = load_model(self._checkpoint, slots=self._slots, dtype=self._dtype, sha256=self._sha256)
+        return SharedModel(model, self._slots)
 
     def run_inference(
         self, batch: Sequence[Request], model: SharedModel, inference_args: Mapping[str, Any] | None = None
     ) -> list[Outcome]:
-        def call(requests, slots):
-            return model.model.at_slots(slots).synthesize(requests, to=self._to)
+        def call(requests: Sequence[Request], slots: int) -> Sequence[Result | Failure]:
+            return model.at_slots(slots).synthesize(requests, to=self._to)
 
         with model.lock:
             return isolate(with_timeout(call, self._timeout_s), batch, self._slots)

@@ -11,6 +11,9 @@ import numpy as np
 
 from pipeline.records import Chunk, FailedRecord, Record, id_digest
 
+DRAWN = ("NoSpeech",)
+"""Failures that the same random keys would only repeat."""
+
 UNIT_RECORDS = 10_000
 """Most records of one unit: bounds its memory when they are tiny or failed."""
 
@@ -29,7 +32,8 @@ class Ready:
     """A record that can be synthesised: its chunks, an estimate of its length, and what its result depends on.
 
     `fingerprint` digests everything of the record that changes its result; `tokens` (one a chunk) is empty unless
-    the run starts from stored tokens.
+    the run starts from stored tokens. `attempts` counts the runs that tried it; `attempt` changes its random keys.
+    `failed` is set when it failed before and is not to be tried again.
     """
 
     record: Record
@@ -38,6 +42,8 @@ class Ready:
     fingerprint: str
     tokens: tuple[Tokens, ...] = ()
     attempts: int = 1
+    attempt: int = 0
+    failed: FailedRecord | None = None
 
     @property
     def id(self) -> str:
@@ -55,11 +61,19 @@ class Unit:
 
     @property
     def ready(self) -> tuple[Ready, ...]:
-        return tuple(record for record in self.records if isinstance(record, Ready))
+        """The records to synthesise."""
+        return tuple(one for one in self.records if isinstance(one, Ready) and one.failed is None)
 
     @property
     def failed(self) -> tuple[FailedRecord, ...]:
-        return tuple(record for record in self.records if isinstance(record, FailedRecord))
+        """The records that are known to fail."""
+        known = (one if isinstance(one, FailedRecord) else one.failed for one in self.records)
+        return tuple(one for one in known if one is not None)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What each record's result depends on, by id; not of those that could not be read."""
+        return {one.id: one.fingerprint for one in self.records if isinstance(one, Ready)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +90,8 @@ class Done:
 class Dealt:
     """A bucket's units, and the earlier commits that stay.
 
-    `records` counts the ids that came in, `done` those of them that the kept commits hold, `removed` the ids of
-    earlier commits that came in no more.
+    `records` counts the ids that came in, `done` those of them that the kept commits hold, `removed` the ids
+    done in earlier commits that came in no more; their rows stay.
     """
 
     units: tuple[Unit, ...]
@@ -120,8 +134,8 @@ def deal(
         before = earlier.get(record.id)
         if before is None or not _unchanged(record, before):
             todo.append(record)
-        elif before.failed is not None:
-            todo.append(replace(record, attempts=before.failed.attempts + 1) if retry_failed else before.failed)
+        elif before.failed is not None and isinstance(record, Ready):
+            todo.append(_retried(record, before.failed) if retry_failed else replace(record, failed=before.failed))
     parts = [(tuple(part), None) for part in _cut(todo, unit_audio_s)]
     parts += [((), (commit, ids)) for commit, ids in sorted(carried.items())]
     units = [
@@ -133,8 +147,14 @@ def deal(
         kept=kept,
         records=len(records),
         done=sum(entry.commit in kept and entry.id in records for entry in earlier.values() if entry.failed is None),
-        removed=sum(entry.id not in records for entry in earlier.values()),
+        removed=sum(entry.id not in records for entry in earlier.values() if entry.failed is None),
     )
+
+
+def _retried(record: Ready, before: FailedRecord) -> Ready:
+    """The record, to be tried once more: with new random keys where the old ones gave no speech."""
+    attempt = before.attempts if before.error in DRAWN else 0
+    return replace(record, attempts=before.attempts + 1, attempt=attempt)
 
 
 def _resolve_duplicates(found: Iterable[Ready | FailedRecord]) -> dict[str, Ready | FailedRecord]:
@@ -190,7 +210,7 @@ def _cut(items: list[Ready | FailedRecord], unit_audio_s: float) -> Iterator[lis
     """Runs of items of at most `unit_audio_s` each (a longer record stands alone) and at most UNIT_RECORDS."""
     part, audio_s = [], 0.0
     for item in items:
-        length = item.audio_s if isinstance(item, Ready) else 0.0
+        length = item.audio_s if isinstance(item, Ready) and item.failed is None else 0.0
         if part and (audio_s + length > unit_audio_s or len(part) >= UNIT_RECORDS):
             yield part
             part, audio_s = [], 0.0

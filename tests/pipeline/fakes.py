@@ -22,18 +22,17 @@ STAGES = ("text", "semantic", "coarse", "fine", "audio")
 
 
 class Bark:
-    """The door's Bark: `load`, `synthesize`, `encode`, `at_slots`."""
+    """The door's Bark: `load`, `synthesize`, `encode`, `with_slots`."""
 
     def __init__(self, checkpoint: Checkpoint, slots: int, dtype: str):
         self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
-        self.config, self.name, self.sha256 = checkpoint.config, checkpoint.name, checkpoint.sha256
 
     @classmethod
     def load(cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None) -> "Bark":
         note("load")
         return cls(Checkpoint.open(checkpoint), slots, dtype)
 
-    def at_slots(self, slots: int) -> "Bark":
+    def with_slots(self, slots: int) -> "Bark":
         return Bark(self.checkpoint, slots, self.dtype)
 
     def synthesize(self, requests: Sequence[Request], *, to: str = "audio") -> list[Result | Failure]:

@@ -43,7 +43,7 @@ def test_units_hold_about_the_set_amount_of_audio_and_a_longer_record_stands_alo
 
 
 def test_the_cut_is_this_one():
-    assert contents(dealt([ready(f"r{n}") for n in range(7)])) == [["r6", "r5", "r1"], ["r2", "r4", "r0"], ["r3"]]
+    assert contents(dealt([ready(f"r{n}") for n in range(7)])) == [["r6", "r5", "r1"], ["r4", "r2", "r0"], ["r3"]]
 
 
 @given(st.data())
@@ -117,9 +117,9 @@ def test_failed_records_stay_failed_until_they_are_retried_or_changed():
     commit = "0000/000007-00000"
     earlier = [done("x", commit), done("y", commit, failed=failure("y", attempts=2))]
     [unit] = dealt([ready("x"), ready("y")], earlier).units
-    assert unit.records == (failure("y", attempts=2),)
+    assert (unit.ready, unit.failed, unit.fingerprints) == ((), (failure("y", attempts=2),), {"y": "of Hello."})
     [unit] = dealt([ready("x"), ready("y")], earlier, retry_failed=True).units
-    assert unit.records == (replace(ready("y"), attempts=3),)
+    assert unit.records == (replace(ready("y"), attempts=3, attempt=2),)
     [unit] = dealt([ready("x"), ready("y", "New.")], earlier).units
     assert unit.records == (ready("y", "New."),)
 

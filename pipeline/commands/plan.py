@@ -1,0 +1,52 @@
+"""`bark-beam plan`: everything that can be known of a job before a model runs."""
+
+from argparse import Namespace
+from collections.abc import Iterator
+
+from pipeline.errors import UsageError
+from pipeline.estimate import Estimate, estimate, price_lines
+from pipeline.jobfile import load
+from pipeline.launch import Checked, check, read_input
+from pipeline.progress import duration
+from pipeline.records import FailedRecord
+from pipeline.units import Ready
+
+
+def plan(options: Namespace, flags: list[str]) -> int:
+    """Prints what the job would do; 2 when not one record could be synthesised."""
+    for name in ("rate", "price"):
+        if (value := getattr(options, name)) is not None and not 0 < value < 1e9:
+            raise UsageError(f"--{name} is {value:g}, must be more than 0")
+    job, _ = load(options.job, flags)
+    checked = check(job, force=options.force)
+    total = estimate(_with_tokens(checked), checked.plan)
+    for line in (*_describe(checked, total), *price_lines(total.audio_s, options.rate, options.price)):
+        print(line)
+    if total.records == total.failing:
+        raise UsageError(f"none of {total.records} records can be synthesised: see the failures above")
+    return 0
+
+
+def _with_tokens(checked: Checked) -> Iterator[tuple[Ready | FailedRecord, int]]:
+    count = checked.preparer.count_tokens
+    for one in read_input(checked):
+        yield one, sum(count(chunk.text) for chunk in one.chunks) if isinstance(one, Ready) else 0
+
+
+def _describe(checked: Checked, total: Estimate) -> Iterator[str]:
+    planned = checked.plan
+    yield f"input       {len(planned.shards)} shards, {sum(shard.size_bytes for shard in planned.shards)} bytes"
+    yield f"records     {total.records}, {len(total.documents)} documents, {total.chunks} chunks, {total.tokens} tokens"
+    yield f"audio       about {duration(total.audio_s)}, in about {total.units} units of {planned.unit_audio_s:g} s"
+    yield f"checkpoint  {checked.job.checkpoint}, sha256 {planned.identity['checkpoint'][:12]}"
+    yield f"output      {checked.job.output}: {_standing(checked)}"
+    for error, number in total.faults.most_common():
+        yield f"will fail   {number} records: {error}"
+    for one in total.examples:
+        yield f"            {one.source}: {one.error}: {one.message[:100]}"
+
+
+def _standing(checked: Checked) -> str:
+    if checked.is_new:
+        return f"generation {checked.plan.generation}, {len(checked.plan.base)} units done before"
+    return f"resumes generation {checked.plan.generation}"

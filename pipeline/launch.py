@@ -1,0 +1,159 @@
+"""From a job to a finished output: all is checked first, then the plan frozen, the graph run, the manifest written.
+
+Runs in the launcher: reads text and JSON only, never a weight; imports neither jax nor Beam until the graph runs.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline.buckets import read_buckets
+from pipeline.commit import read_commit
+from pipeline.errors import UsageError
+from pipeline.job import Job
+from pipeline.jobfile import to_mapping
+from pipeline.manifest import Manifest, publish
+from pipeline.model import open_checkpoint
+from pipeline.plan import Plan, identity, next_plan, write_plan
+from pipeline.prepare import Preparer
+from pipeline.progress import duration
+from pipeline.records import FailedRecord, Record
+from pipeline.runners import LOCAL
+from pipeline.sources import Shard, list_shards, read_shard
+from pipeline.store import Store, StoreError, open_store
+from pipeline.store.filesystems import is_local
+from pipeline.supervisor import TooManyFailed, supervise
+from pipeline.units import Ready
+
+JOB_FILE = "_run/job.yaml"
+FINISHED_WITH_FAILURES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A job that can start: its plan (new, or to be resumed), the output's store, and what prepares its records."""
+
+    job: Job
+    plan: Plan
+    is_new: bool
+    store: Store
+    preparer: Preparer
+
+
+def check(
+    job: Job, *, force: bool = False, retry_failed: bool = False, shards: Sequence[Shard] | None = None
+) -> Checked:
+    """Everything that can be checked without a model and without reading a record. UsageError for what is wrong.
+
+    `shards` are listed unless given.
+    """
+    preparer = Preparer(job)
+    voice = preparer.voice(None)
+    try:
+        found = list_shards(job.input) if shards is None else tuple(shards)
+        check_output(job, found)
+        store = open_store(job.output)
+        facts = identity(
+            job,
+            checkpoint_sha256=open_checkpoint(job.checkpoint).sha256,
+            voice_sha256=None if voice is None else voice.sha256,
+        )
+        plan, is_new = next_plan(store, job, found, facts, force=force, retry_failed=retry_failed)
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    return Checked(job=job, plan=plan, is_new=is_new, store=store, preparer=preparer)
+
+
+def check_output(job: Job, shards: Sequence[Shard]) -> None:
+    """UsageError for an output that is its own input, lies in it, or cannot be written."""
+    output = _normal(job.output)
+    for place in (*map(_normal, job.input), *(_normal(shard.uri) for shard in shards)):
+        if place == output:
+            raise UsageError(f"output {job.output!r} is the input, too: choose another output")
+    for pattern in map(_normal, job.input):
+        folder = pattern.partition("/**")[0]
+        if folder != pattern and f"{output}/".startswith(f"{folder}/"):
+            raise UsageError(f"output {job.output!r} lies inside the input {pattern!r}: choose another output")
+    for shard in shards:
+        if _normal(shard.uri).startswith(f"{output}/"):
+            raise UsageError(f"input {shard.uri!r} lies inside the output {job.output!r}: choose another output")
+    if is_local(job.output):
+        _check_writable(Path(output))
+
+
+def _normal(place: str) -> str:
+    """A path or URI in one form, links resolved, so that two names of one place are equal."""
+    if is_local(place):
+        return os.path.realpath(os.path.expanduser(place.removeprefix("file://")))
+    return place.rstrip("/")
+
+
+def _check_writable(output: Path) -> None:
+    existing = next(folder for folder in (output, *output.parents) if folder.exists())
+    if not existing.is_dir():
+        raise UsageError(f"output {str(output)!r} lies in {str(existing)!r}, which is a file: choose another output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"output {str(output)!r} is not writable: choose another output, or change its permissions")
+
+
+def stored_job(job: Job) -> bytes:
+    """The merged job file as it is kept with the run. Its output is where it lies; Beam options may hold secrets."""
+    mapping = to_mapping(job)
+    del mapping["output"]
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True).encode()
+
+
+def read_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
+    """Every record of the input, prepared here and now: what workers do, for `plan`."""
+    for shard in checked.plan.shards:
+        for item in read_shard(shard):
+            yield checked.preparer.prepare(item) if isinstance(item, Record) else item
+
+
+def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> int:
+    """Freezes the plan, runs the graph for the units that have no commit, publishes the manifest; the exit code."""
+    job, plan, store = checked.job, checked.plan, checked.store
+    if checked.is_new:
+        write_plan(store, plan)
+    store.put(JOB_FILE, stored_job(job))
+    start = time.monotonic()
+    if job.runner in LOCAL:
+        supervise(job, plan, beam_flags, debug=debug)
+    else:
+        from pipeline.graph import run_graph  # imports Beam
+
+        run_graph(job, plan, beam_flags)
+    manifest = finish(store, job, plan)
+    print(_summary(manifest, job.output, time.monotonic() - start))
+    return FINISHED_WITH_FAILURES if manifest.failed else 0
+
+
+def finish(store: Store, job: Job, plan: Plan) -> Manifest:
+    """Writes the manifest from the bucket records and the commits they name. TooManyFailed above `max_failed`."""
+    buckets = list(read_buckets(store, plan.generation, plan.buckets))
+    units = [name for bucket in buckets for name in bucket.units]
+    records = sum(bucket.records for bucket in buckets)
+    failed = sum(len(commit.failed) for commit in store.each(lambda name: read_commit(store, name), units))
+    if failed > job.allowed_failures(records):
+        raise TooManyFailed(failed, records, job.max_failed)
+    return publish(
+        store,
+        generation=plan.generation,
+        fingerprint=plan.fingerprint,
+        commits=[*units, *(name for bucket in buckets for name in bucket.kept)],
+        records=records,
+        removed=sum(bucket.removed for bucket in buckets),
+    )
+
+
+def _summary(manifest: Manifest, output: str, elapsed_s: float) -> str:
+    failed = f", {manifest.failed} failed (bark-beam failed {output})" if manifest.failed else ""
+    removed = f", {manifest.removed} no longer in the input" if manifest.removed else ""
+    return (
+        f"{manifest.done} of {manifest.records} records done{failed}{removed}: {duration(manifest.audio_s)} of audio "
+        f"in {output}, {duration(elapsed_s)}"
+    )

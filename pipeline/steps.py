@@ -1,0 +1,182 @@
+"""The graph's steps: thin DoFns around pure functions. Each opens what it needs in `setup`, from the job's URIs."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics.metric import Metrics
+
+from pipeline.assemble import Made, assemble
+from pipeline.buckets import write_bucket
+from pipeline.commit import Layout, UnitCommit, carry_unit, commit_unit, find_commit, read_commit
+from pipeline.job import Job
+from pipeline.plan import Plan
+from pipeline.prepare import Preparer
+from pipeline.progress import errors_reported, report
+from pipeline.records import FailedRecord, Record
+from pipeline.sources import Shard, read_shard
+from pipeline.store import open_store
+from pipeline.synthesize import UnitOutcomes, UnitRequests
+from pipeline.units import Done, Ready, Unit, bucket_of, deal
+
+
+def count(name: str, number: int = 1) -> None:
+    """Adds to a counter of the job; a step's `..._in` and `..._out` tell what it did."""
+    Metrics.counter("bark_beam", name).inc(number)
+
+
+class ReadShards(beam.DoFn):
+    """Shard -> its records, as a stream."""
+
+    def process(self, shard: Shard) -> Iterator[Record | FailedRecord]:
+        count("shards_in")
+        with errors_reported():
+            for item in read_shard(shard):
+                count("records_read")
+                yield item
+
+
+class PrepareRecords(beam.DoFn):
+    """Record -> (bucket, the record ready to be synthesised or failed)."""
+
+    def __init__(self, job: Job, buckets: int):
+        self._job, self._buckets = job, buckets
+
+    def setup(self):
+        with errors_reported():
+            self._preparer = Preparer(self._job)
+
+    def process(self, item: Record | FailedRecord) -> Iterator[tuple[int, Ready | FailedRecord]]:
+        prepared = self._preparer.prepare(item) if isinstance(item, Record) else item
+        count("records_ready" if isinstance(prepared, Ready) else "records_refused")
+        yield bucket_of(prepared.id, self._buckets), prepared
+
+
+class ReadCommits(beam.DoFn):
+    """Name of an earlier commit -> (bucket, what became of a record) for each of its records."""
+
+    def __init__(self, output: str, buckets: int):
+        self._output, self._buckets = output, buckets
+
+    def setup(self):
+        with errors_reported():
+            self._store = open_store(self._output)
+
+    def process(self, name: str) -> Iterator[tuple[int, Done]]:
+        with errors_reported():
+            commit = read_commit(self._store, name)
+        for done in results_of(commit):
+            yield bucket_of(done.id, self._buckets), done
+
+
+def results_of(commit: UnitCommit) -> Iterator[Done]:
+    """A commit's records, done and failed."""
+    for record in commit.done:
+        yield Done(id=record.id, fingerprint=record.fingerprint, commit=commit.name)
+    for entry in commit.failed:
+        yield Done(id=entry.record.id, fingerprint=entry.fingerprint, commit=commit.name, failed=entry.record)
+
+
+class DealUnits(beam.DoFn):
+    """A bucket's records and earlier results -> its units; a bucket record tells the launcher how many there are."""
+
+    def __init__(self, output: str, plan: Plan):
+        self._output, self._plan = output, plan
+
+    def setup(self):
+        with errors_reported():
+            self._store = open_store(self._output)
+
+    def process(self, element: tuple[int, dict[str, Iterable[Any]]]) -> Iterator[Unit]:
+        bucket, groups = element
+        dealt = deal(
+            groups["found"],
+            list(groups["earlier"]),
+            generation=self._plan.generation,
+            bucket=bucket,
+            unit_audio_s=self._plan.unit_audio_s,
+            retry_failed=self._plan.retry_failed,
+        )
+        with errors_reported():
+            write_bucket(self._store, self._plan.generation, bucket, dealt)
+        report(records=dealt.records, done=dealt.done)
+        count("records_dealt", dealt.records)
+        count("units_out", len(dealt.units))
+        yield from dealt.units
+
+
+class RequestUnits(beam.DoFn):
+    """Unit -> the unit with a request for each chunk, unless it has a commit already."""
+
+    def __init__(self, job: Job):
+        self._job = job
+
+    def setup(self):
+        with errors_reported():
+            self._store = open_store(self._job.output)
+            self._preparer = Preparer(self._job)
+
+    def process(self, unit: Unit) -> Iterator[UnitRequests]:
+        count("units_in")
+        with errors_reported():
+            commit = find_commit(self._store, unit.name)
+        if commit is not None:
+            count("units_skipped")
+            report(done=len(commit.done), failed=len(commit.failed))
+            return
+        requests = [request for ready in unit.ready for request in self._preparer.requests(ready)]
+        count("chunks_in", len(requests))
+        yield UnitRequests(unit=unit, requests=tuple(requests))
+
+
+class CommitUnits(beam.DoFn):
+    """A unit's outcomes -> its files and commit record; out goes a line about it."""
+
+    def __init__(self, job: Job, plan: Plan):
+        self._job, self._plan = job, plan
+
+    def setup(self):
+        with errors_reported():
+            self._store = open_store(self._job.output)
+            self._preparer = Preparer(self._job)
+        self._made = Made(
+            job=self._job,
+            model_sha256=self._plan.identity["checkpoint"],
+            sample_rate=self._preparer.sample_rate,
+            voice=self._preparer.voice,
+        )
+
+    def process(self, element: UnitOutcomes) -> Iterator[str]:
+        with errors_reported():
+            commit = self._commit(element)
+        made = len(commit.done) + len(commit.failed)
+        count("units_committed")
+        count("records_done", len(commit.done))
+        count("records_failed", len(commit.failed))
+        report(done=len(commit.done), failed=len(commit.failed), made=made, audio_s=commit.audio_s)
+        yield f"{commit.name} {len(commit.done)} done {len(commit.failed)} failed"
+
+    def _commit(self, element: UnitOutcomes) -> UnitCommit:
+        unit, layout = element.unit, layout_of(self._job, self._made.sample_rate)
+        if unit.carried is not None:
+            return carry_unit(self._store, unit.name, *unit.carried, layout=layout)
+        finished, failed = assemble(unit, element.outcomes, self._made)
+        return commit_unit(
+            self._store,
+            unit.name,
+            finished,
+            failed,
+            fingerprint=self._plan.fingerprint,
+            record_fingerprints=unit.fingerprints,
+            layout=layout,
+        )
+
+
+def layout_of(job: Job, sample_rate: int) -> Layout:
+    """How the job's audio is stored."""
+    return Layout(
+        audio_format=job.audio.format,
+        where=job.audio.where,
+        silence_s=job.chunk.silence_s,
+        sample_rate=sample_rate,
+    )
