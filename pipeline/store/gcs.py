@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from pipeline.errors import UsageError
 from pipeline.store.base import Content, Entry, Store, check_path, content_sha256
@@ -36,8 +36,8 @@ try:
 except ImportError as error:
     raise UsageError(f"gs:// needs packages that are not installed ({error}): pip install 'bark-beam[gcp]'") from error
 
-_TIMEOUT_S = (5, 20)  # to connect, to wait for an answer
-_RETRY = DEFAULT_RETRY.with_timeout(40)
+_CONNECT_S, _ANSWER_S, _RETRIES_S = 5, 20, 40
+_PATIENCE: dict[str, Any] = {"timeout": (_CONNECT_S, _ANSWER_S), "retry": DEFAULT_RETRY.with_timeout(_RETRIES_S)}
 _READ_TIMEOUT_S = 60
 _BLOCK_BYTES = 8 << 20
 _HELD_IN_MEMORY_BYTES = 64 << 20
@@ -87,38 +87,31 @@ class GcsStore(Store):
             found = self._look(path)
             if found is None:
                 raise NotFound(f"{self.uri}/{path} is not there: was the output moved or its run not finished?")
-            file, crc32c = self._fetch(path, found.size)
+            file, crc32c = self._fetch(path, found.size or 0)
             if crc32c == found.crc32c:
                 return file
             file.close()
         raise Corrupt(f"{self.uri}/{path} arrived with another crc32c than stored, twice: check the network, run again")
 
     def create(self, path: str, content: Content) -> bool:
-        blob = self._bucket.blob(self._prefix + "/".join(check_path(path)))
-        with _one_line_errors(self.uri, path):
-            try:
-                self._upload(blob, content, generation=0)
-                return True
-            except api_exceptions.PreconditionFailed:
-                sent = blob.metadata
-        there = self._look(path)
-        found = (there.metadata or {}) if there is not None else {}
-        if found.get("attempt") == sent["attempt"]:
+        blob, sent = self._blob(path), _new_metadata(content)
+        with _one_line_errors(self.uri, path), contextlib.suppress(api_exceptions.PreconditionFailed):
+            self._upload(blob, content, sent, generation=0)
             return True
-        if found.get("sha256") == sent["sha256"]:
+        there = self._look(path)
+        if there is not None and (there.metadata or {}).get("attempt") == sent["attempt"]:
+            return True
+        if there is not None and _is_same(there, sent):
             return False
         raise Conflict(f"{self.uri}/{path} already holds other content: it is kept; choose another output")
 
     def replace(self, path: str, content: bytes, *, expected: str) -> None:
-        blob = self._bucket.blob(self._prefix + "/".join(check_path(path)))
-        with _one_line_errors(self.uri, path):
-            try:
-                self._upload(blob, content, generation=int(expected))
-                return
-            except api_exceptions.PreconditionFailed:
-                sha256 = blob.metadata["sha256"]
+        blob, sent = self._blob(path), _new_metadata(content)
+        with _one_line_errors(self.uri, path), contextlib.suppress(api_exceptions.PreconditionFailed):
+            self._upload(blob, content, sent, generation=int(expected))
+            return
         there = self._look(path)
-        if there is None or (there.metadata or {}).get("sha256") != sha256:
+        if there is None or not _is_same(there, sent):
             raise Conflict(f"{self.uri}/{path} was replaced by another run meanwhile: stop one of them, run again")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -129,19 +122,21 @@ class GcsStore(Store):
                 self._bucket,
                 prefix=self._prefix + prefix,
                 fields="items(name,size),nextPageToken",
-                timeout=_TIMEOUT_S,
-                retry=_RETRY,
+                **_PATIENCE,
             ):
                 yield Entry(blob.name.removeprefix(self._prefix), blob.size)
 
-    def _look(self, path: str) -> storage.Blob | None:
-        with _one_line_errors(self.uri, path):
-            name = self._prefix + "/".join(check_path(path))
-            return self._bucket.get_blob(name, timeout=_TIMEOUT_S, retry=_RETRY)
+    def _blob(self, path: str) -> storage.Blob:
+        return self._bucket.blob(self._prefix + "/".join(check_path(path)))
 
-    def _upload(self, blob: storage.Blob, content: Content, *, generation: int) -> None:
-        blob.metadata = {"attempt": secrets.token_hex(16), "sha256": content_sha256(content)}
-        settings = {"if_generation_match": generation, "timeout": _TIMEOUT_S, "retry": _RETRY, "checksum": "crc32c"}
+    def _look(self, path: str) -> storage.Blob | None:
+        name = self._prefix + "/".join(check_path(path))
+        with _one_line_errors(self.uri, path):
+            return self._bucket.get_blob(name, **_PATIENCE)
+
+    def _upload(self, blob: storage.Blob, content: Content, sent: dict[str, str], *, generation: int) -> None:
+        blob.metadata = sent
+        settings = {"if_generation_match": generation, "checksum": "crc32c"} | _PATIENCE
         if isinstance(content, Path):
             blob.upload_from_filename(str(content), content_type="application/octet-stream", **settings)
         else:
@@ -150,20 +145,42 @@ class GcsStore(Store):
     def _fetch(self, path: str, size: int) -> tuple[BinaryIO, str]:
         """The object's bytes, in memory or in a temporary file when they are many, and their crc32c in base64."""
         checksum = google_crc32c.Checksum()
-        file = tempfile.SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES)  # noqa: SIM115, the caller closes it
+        file = cast(BinaryIO, tempfile.SpooledTemporaryFile(max_size=_HELD_IN_MEMORY_BYTES))  # noqa: SIM115, the caller closes it
         key = f"{self._bucket.name}/{self._prefix}{path}"
         try:
             for start in range(0, size, _BLOCK_BYTES):
                 end = min(start + _BLOCK_BYTES, size)
                 with _one_line_errors(self.uri, path):
                     block = self._files.cat_file(key, start=start, end=end, timeout=_READ_TIMEOUT_S)
-                checksum.update(block)
-                file.write(block)
+                checksum.update(cast(bytes, block))
+                file.write(cast(bytes, block))
         except BaseException:
             file.close()
             raise
         file.seek(0)
-        return cast(BinaryIO, file), base64.b64encode(checksum.digest()).decode()
+        return file, base64.b64encode(checksum.digest()).decode()
+
+
+def _new_metadata(content: Content) -> dict[str, str]:
+    """What marks an upload as this attempt's own, and its content beyond the 32 bits of crc32c."""
+    crc32c = google_crc32c.Checksum()
+    if isinstance(content, bytes):
+        crc32c.update(content)
+    else:
+        with open(content, "rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                crc32c.update(block)
+    return {
+        "attempt": secrets.token_hex(16),
+        "sha256": content_sha256(content),
+        "crc32c": base64.b64encode(crc32c.digest()).decode(),
+    }
+
+
+def _is_same(there: storage.Blob, sent: dict[str, str]) -> bool:
+    """Whether an object holds what was sent; one copied here without its metadata is told by its crc32c."""
+    sha256 = (there.metadata or {}).get("sha256")
+    return there.crc32c == sent["crc32c"] and sha256 in (None, sent["sha256"])
 
 
 def _client() -> storage.Client:
