@@ -1,4 +1,6 @@
-"""EnCodec (Défossez et al. 2022, "High Fidelity Neural Audio Compression"), the mono causal 24 kHz form, in the paper's parts.
+"""EnCodec 24 kHz, mono and causal, in the parts of its paper.
+
+Défossez et al. 2022, "High Fidelity Neural Audio Compression", arXiv:2210.13438.
 
     config.py      sizes of a checkpoint's codec; imports no jax, so that a launcher can read it
     conv.py        padded, strided and transposed convolutions     lstm.py       the LSTM between encoder and bottleneck

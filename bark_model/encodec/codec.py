@@ -49,7 +49,7 @@ def decode(codec: Codec, codes: jax.Array, lengths: jax.Array | None = None) -> 
 def encode(codec: Codec, audio: jax.Array, lengths: jax.Array | None = None, *, num_codebooks: int) -> jax.Array:
     """Audio float [B, L] at the codec's sample rate -> codes int32 [B, K, T] of the first `num_codebooks` codebooks.
 
-    lengths [B]: samples of each row; its true frames are the first ceil(lengths[b] / hop_length), the rest mean nothing.
+    lengths [B]: samples of each row; its true frames are the first ceil(lengths[b] / hop_length).
     Raises ValueError when the codec has fewer codebooks.
     """
     rows, samples = audio.shape

@@ -78,10 +78,12 @@ class CodecConfig:
 
     @classmethod
     def from_json(cls, codec_config: Mapping[str, Any]) -> "CodecConfig":
-        """The parsed `codec_config` object of config.json; missing keys take transformers' defaults, others are ignored."""
+        """From the parsed `codec_config` of config.json; missing keys take their defaults, unknown ones are ignored."""
         known = {field.name for field in fields(cls)} & codec_config.keys()
-        values = {name: codec_config[name] for name in known}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {name: codec_config[name] for name in known}
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
     def __post_init__(self):
         self._check_kind()

@@ -1,7 +1,7 @@
 """The convolutions of SEANet as EnCodec 24 kHz uses them: causal, reflect-padded, each row as if it were alone.
 
-Rows of a batch are right-padded, and row b's true positions are 0 .. lengths[b] - 1. A causal network never looks to the
-right of a position, but its *padding* does: the left end mirrors the row's first positions and the right end of a
+Rows of a batch are right-padded, and row b's true positions are 0 .. lengths[b] - 1. A causal network never looks to
+the right of a position, but its *padding* does: the left end mirrors the row's first positions and the right end of a
 strided convolution its last ones. Both are built from the row's own length, so a row gives its own result whatever
 stands behind it, down to a length of one.
 
@@ -14,6 +14,8 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from bark_model.encodec.config import CodecConfig
 
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -125,9 +127,9 @@ class TransposedConv(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """x -> shortcut(x) + widen(elu(narrow(elu(x)))): a dilated convolution, narrower by `compress`, then one of width 1."""
+    """x -> shortcut(x) + widen(elu(narrow(elu(x)))); `narrow` is dilated and has `compress` times fewer channels."""
 
-    def __init__(self, config, channels: int, dilation: int, *, rngs: nnx.Rngs, dtype):
+    def __init__(self, config: CodecConfig, channels: int, dilation: int, *, rngs: nnx.Rngs, dtype):
         inner = channels // config.compress
         init = {"rngs": rngs, "dtype": dtype}
         self.narrow = Conv(channels, inner, config.residual_kernel_size, dilation=dilation, **init)

@@ -30,9 +30,9 @@ class Quantizer(nnx.Module):
         return codes.swapaxes(0, 1)
 
     def decode(self, codes: jax.Array) -> jax.Array:
-        """Codes [B, K, T] of the first K codebooks -> latent frames [B, T, C]; ids out of range (padding) are clipped."""
+        """Codes [B, K, T] of the first K codebooks -> latents [B, T, C]; ids out of range (padding) are clipped."""
         codebooks = float32(self.codebooks)
-        return sum(
-            (jnp.take(codebooks[k], codes[:, k], axis=0, mode="clip") for k in range(1, codes.shape[1])),
-            start=jnp.take(codebooks[0], codes[:, 0], axis=0, mode="clip"),
-        )
+        latents = jnp.take(codebooks[0], codes[:, 0], axis=0, mode="clip")
+        for k in range(1, codes.shape[1]):
+            latents += jnp.take(codebooks[k], codes[:, k], axis=0, mode="clip")
+        return latents

@@ -46,8 +46,8 @@ class ConvPath:
     @property
     def source_shape(self) -> tuple[int, int, int]:
         """The weight's shape in torch."""
-        c_in_out = (self.c_in, self.c_out)
-        return (*(c_in_out if self.transposed else c_in_out[::-1]), self.kernel_size)
+        first, second = (self.c_in, self.c_out) if self.transposed else (self.c_out, self.c_in)
+        return first, second, self.kernel_size
 
     @property
     def axes(self) -> tuple[int, int, int]:

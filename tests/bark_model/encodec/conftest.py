@@ -14,6 +14,8 @@ from bark_model.encodec.codec import Codec
 from bark_model.encodec.config import CodecConfig
 from bark_model.encodec.weights import codec_weights
 
+torch.set_num_threads(1)  # two thread pools on few cores spend their time waiting for each other
+
 SMALL = CodecConfig(
     num_filters=4, upsampling_ratios=(4, 3, 2), hidden_size=12, codebook_size=32, target_bandwidths=(10.0, 20.0, 40.0)
 )
@@ -43,7 +45,9 @@ class Pair:
     def reference_codes(self, audio: np.ndarray, bandwidth_kbps: float) -> np.ndarray:
         """audio [B, L] -> codes [B, K, T]."""
         with torch.no_grad():
-            return self.reference.encode(torch.from_numpy(audio)[:, None], bandwidth=bandwidth_kbps).audio_codes[0].numpy()
+            return (
+                self.reference.encode(torch.from_numpy(audio)[:, None], bandwidth=bandwidth_kbps).audio_codes[0].numpy()
+            )
 
     def random_codes(self, rows: int, codebooks: int, frames: int, seed: int = 0) -> np.ndarray:
         shape = (rows, codebooks, frames)
@@ -71,7 +75,7 @@ def _set_codebooks(reference: EncodecModel, rng: np.random.Generator) -> None:
     latents = reference.encoder(torch.from_numpy(noise(1, 12_000))[:, None])[0].numpy()  # [C, T]
     mean, deviation = latents.mean(axis=1), latents.std(axis=1)
     for k, layer in enumerate(reference.quantizer.layers):
-        entries = rng.normal(size=layer.codebook.embed.shape) * deviation * 0.8**k + (mean if k == 0 else 0)
+        entries = rng.normal(size=layer.codebook.embed.shape) * deviation * 0.95**k + (mean if k == 0 else 0)
         layer.codebook.embed.copy_(torch.from_numpy(entries).float())
 
 

@@ -15,6 +15,10 @@ from tests.bark_model.encodec.conftest import SMALL, Pair, load, make_pair, nois
 
 MAX_ERROR = 1e-5  # of the signal's peak
 
+run_decode = jax.jit(decode)
+run_encode = jax.jit(encode, static_argnames="num_codebooks")
+run_encoder = jax.jit(lambda codec, x, lengths: codec.encoder(x[..., None], lengths))
+
 
 def assert_same_audio(ours, wanted: np.ndarray) -> None:
     assert ours.shape == wanted.shape
@@ -24,35 +28,34 @@ def assert_same_audio(ours, wanted: np.ndarray) -> None:
 
 def distances(codebooks: np.ndarray, latents: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Squared distance of each codebook's residual to each of its entries, along given codes: [B, K, T, V]."""
-    residual, found = latents.astype(np.float64), []
-    for book, chosen in zip(codebooks.astype(np.float64), codes.swapaxes(0, 1), strict=False):
+    residual, found = latents, []
+    for book, chosen in zip(codebooks, codes.swapaxes(0, 1), strict=False):
         found.append(np.square(residual).sum(-1, keepdims=True) - 2 * residual @ book.T + np.square(book).sum(-1))
         residual = residual - book[chosen]
     return np.stack(found, axis=1)
 
 
 def assert_same_codes(pair: Pair, audio: np.ndarray, bandwidth_kbps: float) -> None:
-    """Equal wherever the choice is clearer than the error measured between the two networks; at most 1 in 10,000 is not."""
+    """Equal wherever a choice is clearer than the error measured there: their float32 against ours in float64."""
     num_codebooks = pair.config.num_codebooks(bandwidth_kbps)
     wanted = pair.reference_codes(audio, bandwidth_kbps)
-    ours = np.asarray(encode(pair.codec, audio, num_codebooks=num_codebooks))
+    ours = np.asarray(run_encode(pair.codec, audio, num_codebooks=num_codebooks))
     assert ours.shape == wanted.shape
     assert len(np.unique(wanted)) > pair.config.codebook_size / 4
 
     books = np.asarray(pair.codec.quantizer.codebooks[...])
-    lengths = np.full(len(audio), audio.shape[1])
-    latents = np.asarray(pair.codec.encoder(audio[..., None], lengths))
+    latents = np.asarray(run_encoder(pair.codec, audio, np.full(len(audio), audio.shape[1])))
     reference = distances(books, pair.reference_latents(audio), wanted)
-    error = np.abs(distances(books, latents, wanted) - reference).max() + 4 * np.spacing(np.float32(reference.max()))
+    error = np.abs(distances(books.astype(float), latents.astype(float), wanted) - reference).max(axis=-1)
     best, second = np.moveaxis(np.partition(reference, 1, axis=-1)[..., :2], -1, 0)
     unclear = np.logical_or.accumulate(second - best <= 2 * error, axis=1)  # a flip spoils the codebooks behind it
-    assert unclear.mean() < 1e-4
+    assert unclear.sum() <= max(1, unclear.size // 10_000)
     np.testing.assert_array_equal(ours[~unclear], wanted[~unclear])
 
 
 def test_decode_small(small):
     codes = small.random_codes(3, 8, 50)
-    assert_same_audio(decode(small.codec, codes), small.reference_audio(codes))
+    assert_same_audio(run_decode(small.codec, codes), small.reference_audio(codes))
 
 
 def test_encode_small(small):
@@ -61,7 +64,7 @@ def test_encode_small(small):
 
 def test_decode_real_sizes_from_8_of_32_codebooks(real):
     codes = real.random_codes(2, 8, 40)
-    assert_same_audio(jax.jit(decode)(real.codec, codes), real.reference_audio(codes))
+    assert_same_audio(run_decode(real.codec, codes), real.reference_audio(codes))
 
 
 @pytest.mark.parametrize("bandwidth_kbps", [6.0, 24.0])
@@ -72,10 +75,10 @@ def test_encode_real_sizes(real, bandwidth_kbps):
 @pytest.mark.parametrize("bandwidth_kbps", SMALL.target_bandwidths)
 def test_fewer_codebooks_are_the_first_ones(small, bandwidth_kbps):
     audio = noise(1, 480)
-    every = encode(small.codec, audio, num_codebooks=8)
+    every = run_encode(small.codec, audio, num_codebooks=8)
     num_codebooks = small.config.num_codebooks(bandwidth_kbps)
     assert num_codebooks == {10.0: 2, 20.0: 4, 40.0: 8}[bandwidth_kbps]
-    some = encode(small.codec, audio, num_codebooks=num_codebooks)
+    some = run_encode(small.codec, audio, num_codebooks=num_codebooks)
     np.testing.assert_array_equal(some, every[:, :num_codebooks])
 
 
@@ -97,14 +100,11 @@ def test_other_sizes_alone_and_padded(changes):
     pair = make_pair(dataclasses.replace(SMALL, **changes))
     hop = pair.config.hop_length
     codes, audio = pair.random_codes(1, 2, 12), noise(1, 12 * hop)
-    run_decode = jax.jit(decode)
-    run_encoder = jax.jit(lambda codec, x, lengths: codec.encoder(x[..., None], lengths))
-    for frames in (1, 2, 3, 5, 12):
+    for frames in (1, 2, 5, 12):
         wanted = pair.reference_audio(codes[..., :frames])
         atol = MAX_ERROR * np.abs(wanted).max()
         padded = run_decode(pair.codec, codes, np.array([frames]))[:, : frames * hop]
         np.testing.assert_allclose(padded, wanted, rtol=0, atol=atol)
-        np.testing.assert_allclose(decode(pair.codec, codes[..., :frames]), wanted, rtol=0, atol=atol)
         samples = frames * hop - frames % 2
         wanted = pair.reference_latents(audio[:, :samples])
         latents = run_encoder(pair.codec, audio, np.array([samples]))[:, : wanted.shape[1]]
@@ -118,9 +118,11 @@ def test_parameters_in_half_precision_compute_in_float32(small):
         half = load(small.config, {path: value.astype(dtype) for path, value in weights.items()})
         rounded = {path: value.astype(dtype).astype(np.float32) for path, value in weights.items()}
         full = load(small.config, rounded)
-        assert decode(half, codes).dtype == jnp.float32
-        np.testing.assert_array_equal(decode(half, codes), decode(full, codes))
-        np.testing.assert_array_equal(encode(half, audio, num_codebooks=8), encode(full, audio, num_codebooks=8))
+        assert run_decode(half, codes).dtype == jnp.float32
+        np.testing.assert_array_equal(run_decode(half, codes), run_decode(full, codes))
+        np.testing.assert_array_equal(
+            run_encode(half, audio, num_codebooks=8), run_encode(full, audio, num_codebooks=8)
+        )
         made = nnx.eval_shape(lambda dtype=dtype: Codec(SMALL, rngs=nnx.Rngs(0), dtype=dtype))
         assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(made))} == {jnp.dtype(dtype)}
 

@@ -10,7 +10,12 @@ from bark_model.encodec.config import CodecConfig, CodecConfigError
 
 def test_the_24_khz_codec():
     config = CodecConfig.from_json({})
-    assert (config.hop_length, config.frame_rate_hz, config.num_quantizers, config.latent_channels) == (320, 75, 32, 512)
+    assert (config.hop_length, config.frame_rate_hz, config.num_quantizers, config.latent_channels) == (
+        320,
+        75,
+        32,
+        512,
+    )
     assert config.num_codebooks(6.0) == 8
     assert (config.num_frames(1), config.num_frames(320), config.num_frames(321)) == (1, 1, 2)
     assert config.num_samples(600) == 8 * 24_000
@@ -81,7 +86,5 @@ def test_unlisted_bandwidth_is_refused():
 
 
 def test_importing_the_config_imports_no_jax():
-    code = "import sys, bark_model.encodec.config; print('jax' in sys.modules, 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == (
-        "False False\n"
-    )
+    code = "import sys, bark_model.encodec.config; print({'jax', 'flax', 'torch'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

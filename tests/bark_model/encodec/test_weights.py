@@ -1,7 +1,6 @@
 import dataclasses
 import re
 
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -9,9 +8,7 @@ import safetensors.numpy
 import torch
 from transformers import EncodecConfig, EncodecModel
 
-from bark_model.encodec.config import CodecConfig
 from bark_model.encodec.weights import CodecWeightError, codec_tensors, codec_weights
-from tests.bark_model.encodec.conftest import SMALL
 
 UP = "decoder.layers.3.conv"
 
@@ -88,8 +85,6 @@ def test_the_real_codec_has_every_tensor_of_transformers(real):
     tensors = real.reference_tensors()
     back = codec_tensors(real.config, codec_weights(real.config, tensors))
     assert {n: v.shape for n, v in back.items()} == {n: v.shape for n, v in tensors.items()}
-    parameters = sum(value.size for name, value in tensors.items() if re.search("weight_|original1|bias_ih|[^.]bias$", name))
-    assert parameters > 10_000_000
 
 
 def _changed(tensors, **changes):
@@ -110,7 +105,8 @@ def _changed(tensors, **changes):
         ),
         (
             lambda t: _changed(t, **{f"{UP}.parametrizations.weight.original1": np.zeros((32, 16, 8), np.float32)}),
-            f"codec tensor {UP}.parametrizations.weight.original1 has a row of zeros: weight norm divides by its length",
+            f"codec tensor {UP}.parametrizations.weight.original1 has a row of zeros: "
+            "weight norm divides by its length",
         ),
         (
             lambda t: {name: value for name, value in t.items() if not name.startswith(f"{UP}.param")},
@@ -140,8 +136,3 @@ def test_a_checkpoint_with_more_codebooks_than_its_config_is_refused(small):
     fewer = dataclasses.replace(small.config, target_bandwidths=(20.0,))
     with pytest.raises(CodecWeightError, match=re.escape("quantizer.layers.4.codebook.cluster_size and 15 more")):
         codec_weights(fewer, small.reference_tensors())
-
-
-def test_weights_fit_the_module_at_any_size():
-    assert SMALL != CodecConfig()
-    assert jnp.float32 == np.float32
