@@ -21,6 +21,8 @@ class AudioRow:
     data: bytes
     path: str
     duration_s: float
+    language: str | None = None
+    voice: str | None = None
 
 
 def schema(sample_rate: int) -> pa.Schema:
@@ -28,6 +30,8 @@ def schema(sample_rate: int) -> pa.Schema:
     features = {
         "id": {"dtype": "string", "_type": "Value"},
         "text": {"dtype": "string", "_type": "Value"},
+        "language": {"dtype": "string", "_type": "Value"},
+        "voice": {"dtype": "string", "_type": "Value"},
         "audio": {"sampling_rate": sample_rate, "_type": "Audio"},
         "duration_s": {"dtype": "float64", "_type": "Value"},
     }
@@ -35,6 +39,8 @@ def schema(sample_rate: int) -> pa.Schema:
         [
             ("id", pa.string()),  # the record's id
             ("text", pa.string()),  # the record's whole text
+            ("language", pa.string()),  # as given, such as en
+            ("voice", pa.string()),  # a preset's name or an .npz; null for none
             ("audio", _AUDIO),  # encoded bytes and a file name
             ("duration_s", pa.float64()),  # seconds of audio, with the pauses between chunks
         ],
@@ -47,6 +53,8 @@ def write_audio(rows: Sequence[AudioRow], *, sample_rate: int) -> bytes:
     table = {
         "id": [row.id for row in rows],
         "text": [row.text for row in rows],
+        "language": [row.language for row in rows],
+        "voice": [row.voice for row in rows],
         "audio": [{"bytes": row.data, "path": row.path} for row in rows],
         "duration_s": [row.duration_s for row in rows],
     }

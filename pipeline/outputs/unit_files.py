@@ -96,6 +96,8 @@ class UnitFiles:
         row = AudioRow(
             id=record_id,
             text=record_text(record.rows),
+            language=record.rows[0].language,
+            voice=record.rows[0].voice,
             data=sound.data,
             path=f"{safe_name(record_id)}.{layout.audio_format}",
             duration_s=sound.num_samples / layout.sample_rate,

@@ -1,0 +1,68 @@
+"""How far a run is, read from its output alone: the plan, the bucket records, the commits. From any machine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.buckets import bucket_path, read_buckets
+from pipeline.commit import UnitCommit, read_commit
+from pipeline.errors import UsageError
+from pipeline.manifest import MANIFEST, load_manifest
+from pipeline.plan import Plan, commits_of, latest_plan
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """`units` and `records` are None until every bucket has been dealt. Counts cover what is committed."""
+
+    generation: int
+    finished: bool
+    committed: int
+    units: int | None
+    records: int | None
+    done: int
+    failed: int
+    audio_s: float
+
+
+def planned(store: Store) -> Plan:
+    """The newest plan of an output; UsageError when nothing was ever run there."""
+    plan = latest_plan(store)
+    if plan is None:
+        raise UsageError(f"{store.uri} holds no run: check the path")
+    return plan
+
+
+def is_finished(store: Store, plan: Plan) -> bool:
+    """Whether the manifest is that of the plan's generation."""
+    return store.size(MANIFEST) is not None and load_manifest(store).generation == plan.generation
+
+
+def read_status(store: Store) -> Status:
+    """The state of the newest generation."""
+    plan = planned(store)
+    dealt = all(store.each(lambda b: store.size(bucket_path(plan.generation, b)) is not None, range(plan.buckets)))
+    buckets = list(read_buckets(store, plan.generation, plan.buckets)) if dealt else None
+    own = commits_of(store, plan.generation)
+    kept = [name for bucket in buckets or () for name in bucket.kept]
+    done = failed = 0
+    audio_s = 0.0
+    for commit in store.each(lambda name: read_commit(store, name), (*own, *kept)):
+        done += len(commit.done)
+        failed += len(commit.failed) if commit.generation == plan.generation else 0
+        audio_s += commit.audio_s
+    return Status(
+        generation=plan.generation,
+        finished=is_finished(store, plan),
+        committed=len(own),
+        units=None if buckets is None else sum(len(bucket.units) for bucket in buckets),
+        records=None if buckets is None else sum(bucket.records for bucket in buckets),
+        done=done,
+        failed=failed,
+        audio_s=audio_s,
+    )
+
+
+def current_commits(store: Store) -> Iterator[UnitCommit]:
+    """The commits of the newest generation, one after the other."""
+    yield from store.each(lambda name: read_commit(store, name), commits_of(store, planned(store).generation))
