@@ -105,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
     try:
-        options, flags = parser().parse_known_args(arguments)
-        if flags and options.command not in ("run", "plan"):
+        options, flags = parser().parse_known_args([one for one in arguments if one != "--debug"])
+        options.debug = debug
+        if flags and options.command not in ("run", "plan", "failed"):
             raise UsageError(f"unknown argument {flags[0]!r}: see bark-beam {options.command} --help")
         module, _, name = options.function.partition(":")
         return getattr(import_module(f"pipeline.commands.{module}"), name)(options, flags)
@@ -119,12 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> tuple[str, int]:
-    from pipeline.model import MODEL_ERRORS
-
     if isinstance(error, PipelineError):
         return str(error), error.exit_code
-    if isinstance(error, MODEL_ERRORS):
-        return str(error), UsageError.exit_code
+    if isinstance(error, ValueError) and type(error).__module__.startswith("bark_model."):
+        return str(error), UsageError.exit_code  # bark_model words its own errors for users, too
     first = (str(error).strip().splitlines() or [""])[0][:200]
     return f"unexpected {type(error).__name__}: {first}: run with --debug for the traceback", PipelineError.exit_code
 

@@ -188,7 +188,19 @@ def load(path: str, flags: Sequence[str] = ()) -> tuple[Job, list[str]]:
 
     Raises UsageError for whatever neither the job nor Beam knows.
     """
-    mapping, ours = read_mapping(path), known_keys()
+    return _with_flags(read_mapping(path), flags)
+
+
+def load_stored(data: bytes, output: str, flags: Sequence[str] = ()) -> tuple[Job, list[str]]:
+    """The job kept with a run, whose output is where it was found, with flags applied."""
+    mapping = _parse(data.decode("utf-8", "replace"), f"{output}: the stored job")
+    if not isinstance(mapping, dict):
+        raise UsageError(f"{output}: the stored job holds {excerpt(mapping)}: run the job file again instead")
+    return _with_flags(mapping | {"output": output}, flags)
+
+
+def _with_flags(mapping: dict[str, Any], flags: Sequence[str]) -> tuple[Job, list[str]]:
+    ours = known_keys()
     beam: dict[str, Any] = {key: mapping.pop(key) for key in list(mapping) if key not in _keys(Job)}
     for key, raw in split_flags(flags):
         if key in ours:

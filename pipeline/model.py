@@ -5,17 +5,9 @@ from functools import lru_cache
 from typing import Protocol
 
 from bark_model.axes import FineCodes, Waveform
-from bark_model.checkpoint import Checkpoint, CheckpointError
-from bark_model.config import ConfigError
+from bark_model.checkpoint import Checkpoint
 from bark_model.outcomes import Failure, Request, Result, Stage
-from bark_model.settings import SettingError
-from bark_model.text import TextError
-from bark_model.voices import VoiceError
-from bark_model.weights import WeightError
 from pipeline.errors import UsageError
-
-MODEL_ERRORS = (CheckpointError, ConfigError, SettingError, TextError, VoiceError, WeightError)
-"""What bark_model says of a checkpoint, a voice or a setting: one line for the user each."""
 
 
 class Model(Protocol):

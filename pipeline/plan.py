@@ -66,6 +66,11 @@ def plan_path(generation: int) -> str:
     return f"_run/plan-{generation:04d}.json"
 
 
+def manifest_path(generation: int) -> str:
+    """Where the manifest of a finished generation is kept."""
+    return f"_run/manifests/{generation:04d}.json"
+
+
 def dump(plan: Plan) -> bytes:
     return (json.dumps(asdict(plan), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(
         "utf-8", "surrogatepass"
@@ -116,7 +121,8 @@ def next_plan(
         if not force:
             raise UsageError(_refusal(store, latest.identity, identity))
         return _fresh(latest.generation + 1, job, shards, common), True
-    if latest.same_input(shards) and not retry_failed:
+    unfinished_retry = latest.retry_failed and store.size(manifest_path(latest.generation)) is None
+    if latest.same_input(shards) and (not retry_failed or unfinished_retry):
         return replace(latest, shards=tuple(shards)), False
     plan = Plan(
         generation=latest.generation + 1,

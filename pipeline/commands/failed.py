@@ -1,0 +1,36 @@
+"""`bark-beam failed`: the failed records as JSON lines, or another try for them alone."""
+
+import json
+import sys
+from argparse import Namespace
+
+from pipeline.errors import UsageError
+from pipeline.jobfile import load_stored
+from pipeline.launch import JOB_FILE, check, launch
+from pipeline.outputs.failed import clean
+from pipeline.status import current_commits, planned
+from pipeline.store import NotFound, open_store
+
+
+def failed(options: Namespace, flags: list[str]) -> int:
+    """Lists the failed records; with --retry runs the job again for them, with flags as `run` takes them."""
+    if options.retry:
+        return _retry(options, flags)
+    if flags:
+        raise UsageError(f"unknown argument {flags[0]!r}: see bark-beam failed --help")
+    with open_store(options.output) as store:
+        for commit in current_commits(store):
+            for entry in commit.failed:
+                sys.stdout.write(json.dumps(clean(entry.record), ensure_ascii=False) + "\n")
+    return 0
+
+
+def _retry(options: Namespace, flags: list[str]) -> int:
+    with open_store(options.output) as store:
+        plan = planned(store)
+        try:
+            data = store.read(JOB_FILE)
+        except NotFound as error:
+            raise UsageError(f"{store.uri} has no {JOB_FILE}: run the job file again instead") from error
+    job, beam_flags = load_stored(data, options.output, flags)
+    return launch(check(job, retry_failed=True, shards=plan.shards), beam_flags, debug=options.debug)

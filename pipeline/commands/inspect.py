@@ -1,0 +1,44 @@
+"""`bark-beam status` and `bark-beam verify`: what an output says of itself."""
+
+from argparse import Namespace
+
+from pipeline.progress import duration
+from pipeline.status import Status, read_status
+from pipeline.store import open_store
+
+DAMAGED = 1
+
+
+def status(options: Namespace, flags: list[str]) -> int:
+    """Prints how far the run is."""
+    with open_store(options.output) as store:
+        for line in _status_lines(read_status(store)):
+            print(line)
+    return 0
+
+
+def _status_lines(now: Status) -> list[str]:
+    state = "finished" if now.finished else "not finished: running, or to be resumed by `bark-beam run`"
+    of_units = f" of {now.units}" if now.units is not None else ", the input is still being read"
+    of_records = f" of {now.records}" if now.records is not None else ""
+    return [
+        f"generation  {now.generation}, {state}",
+        f"units       {now.committed}{of_units}",
+        f"records     {now.done + now.failed}{of_records}: {now.done} done, {now.failed} failed",
+        f"audio       {duration(now.audio_s)}",
+    ]
+
+
+def verify(options: Namespace, flags: list[str]) -> int:
+    """Reads every byte of a finished output; 1 when something is damaged."""
+    from pipeline.verify import verify as check
+
+    with open_store(options.output) as store:
+        report = check(store)
+    for problem in report.problems:
+        print(problem)
+    for stray in report.strays:
+        print(f"{stray} is in no manifest: left by a superseded attempt, may be removed")
+    verdict = "whole" if report.is_whole else f"{report.problem_count} problems"
+    print(f"{verdict}: {report.done} records done, {report.failed} failed, {report.files} files, {report.bytes} bytes")
+    return 0 if report.is_whole else DAMAGED
