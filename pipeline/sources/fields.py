@@ -24,7 +24,7 @@ class RowError(ValueError):
 
 
 def failed(source: str, line: int, fault: RowError, record_id: str | None = None) -> FailedRecord:
-    """The FailedRecord of a row, found again by `source` (file:line); its id is made of these when it has none."""
+    """The FailedRecord of a row, found again by `source` (file:line); that is its id too when it has none."""
     return FailedRecord(
         id=line_id(source, line) if record_id is None else record_id,
         source=f"{source}:{line}",

@@ -97,7 +97,7 @@ def _record(batch: pa.RecordBatch, row: int, source: str, number: int) -> Record
     values: dict[str, object] = {}
     for name in batch.schema.names:
         try:
-            values[name] = _value(batch.column(name)[row])
+            values[name] = cell_value(batch.column(name)[row])
         except UnicodeDecodeError:
             return failed(source, number, RowError("BadEncoding", f"{name} is not UTF-8: save it as UTF-8"))
         except RowError as fault:
@@ -105,7 +105,8 @@ def _record(batch: pa.RecordBatch, row: int, source: str, number: int) -> Record
     return record(values, source, number)
 
 
-def _value(cell: pa.Scalar) -> object:
+def cell_value(cell: pa.Scalar) -> object:
+    """A cell as a Python value; RowError for a string over LINE_LIMIT_BYTES, UnicodeDecodeError for no UTF-8."""
     if isinstance(cell, pa.DictionaryScalar):
         cell = cell.value
     if isinstance(cell, pa.StringScalar | pa.LargeStringScalar) and cell.is_valid:

@@ -20,6 +20,7 @@ HASHED_LIMIT_BYTES = 64 << 20
 
 _MAGIC = "*?["
 _HIDDEN = (".", "_")
+_BLOCK_BYTES = 1 << 20
 
 
 class SourceError(UsageError):
@@ -70,7 +71,7 @@ def list_shards(patterns: str | Sequence[str], formats: Sequence[str] = RECORD_F
 def _matches(pattern: str) -> dict[str, tuple[AbstractFileSystem, str, dict]]:
     """URI -> (file system, path, info) of the files a pattern names."""
     fs, path = filesystem(pattern)
-    prefix = "" if is_local(pattern) else f"{pattern.partition('://')[0]}://"
+    prefix = _prefix(pattern, path)
     try:
         # A file of exactly this name comes before its reading as a glob: `take[1].txt` is a fair name.
         if fs.isfile(path):
@@ -102,9 +103,15 @@ def one_line(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
+def _prefix(pattern: str, path: str) -> str:
+    """What makes a URI of a file system's path; some, such as http, keep theirs in it."""
+    return "" if is_local(pattern) or "://" in path else f"{pattern.partition('://')[0]}://"
+
+
 def _fixed_folder(pattern: str) -> str:
     """The folder of a pattern before its first glob sign, as an absolute path or URI."""
-    path = filesystem(pattern)[1] if is_local(pattern) else pattern
+    path = filesystem(pattern)[1]
+    path = _prefix(pattern, path) + path
     first_magic = min((path.find(sign) for sign in _MAGIC if sign in path), default=len(path))
     return path[:first_magic].rpartition("/")[0]
 
@@ -146,20 +153,30 @@ def _identity(fs: AbstractFileSystem, path: str, info: dict) -> str:
     if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
         return f"key:{fs.ukey(path)}"
     if info["size"] <= HASHED_LIMIT_BYTES:
-        with open(path, "rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        return f"sha256:{_sha256(fs, path)}"
     return f"mtime:{os.stat(path).st_mtime_ns}:{info['size']}"
 
 
 def check_unchanged(shard: Shard) -> None:
-    """SourceError when the shard's content is not the planned one. Costs a request, or hashing a small local file."""
+    """SourceError when the shard's content is not the listed one. Costs a request, or reading the file for a sha256."""
     fs, path = filesystem(shard.uri)
     try:
-        found = _identity(fs, path, fs.info(path))
+        if shard.identity.startswith("sha256:"):
+            found = f"sha256:{_sha256(fs, path)}"
+        else:
+            found = _identity(fs, path, fs.info(path))
     except (OSError, StoreError) as error:
         raise SourceError(f"input file {excerpt(shard.uri, 200)} cannot be read: {one_line(error)}") from error
     if found != shard.identity:
         raise SourceError(changed(shard))
+
+
+def _sha256(fs: AbstractFileSystem, path: str) -> str:
+    digest = hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(cast(bytes, block))
+    return digest.hexdigest()
 
 
 def changed(shard: Shard) -> str:
