@@ -19,9 +19,15 @@ class ConfigError(ValueError):
     """A checkpoint's JSON is missing a value or holds one that cannot be; one line."""
 
 
+def _shown(value: Any) -> str:
+    """A value in an error: a stranger's JSON may hold a megabyte."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _whole(owner: str, name: str, value: Any, low: int, high: int = 2**31 - 1) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{owner}: {name} is {value!r}, must be a whole number from {low} to {high}")
+        raise ConfigError(f"{owner}: {name} is {_shown(value)}, must be a whole number from {low} to {high}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ class TransformerConfig:
         for name in ("hidden_size", "block_size", "input_vocab_size", "output_vocab_size"):
             _whole(owner, name, getattr(self, name), 1, 2**24)
         if not isinstance(self.bias, bool):
-            raise ConfigError(f"{owner}: bias is {self.bias!r}, must be true or false")
+            raise ConfigError(f"{owner}: bias is {_shown(self.bias)}, must be true or false")
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"{owner}: hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}"
@@ -109,7 +115,7 @@ class Generation:
             value = getattr(self, field.name)
             if field.type is float or field.type == "float":
                 if isinstance(value, bool) or not isinstance(value, int | float) or not 0.1 <= value <= 10_000:
-                    raise ConfigError(f"generation_config: {field.name} is {value!r}, must be 0.1 to 10000 Hz")
+                    raise ConfigError(f"generation_config: {field.name} is {_shown(value)}, must be 0.1 to 10000 Hz")
             else:
                 _whole("generation_config", field.name, value, 1)
         for name, value in (
@@ -166,16 +172,52 @@ class Generation:
     @classmethod
     def from_json(cls, generation: Mapping[str, Any]) -> "Generation":
         """Reads HF's nested layout; keys that are not constants (generation options) are left out."""
-        names = {field.name for field in fields(cls)}
-        values = {key: value for key, value in generation.items() if key in names}
-        for part in ("semantic_config", "coarse_acoustics_config", "fine_acoustics_config"):
-            inner = generation.get(part)
+        values: dict[str, Any] = {}
+        for part, names in GENERATION_KEYS.items():
+            inner = generation.get(part) if part else generation
             if not isinstance(inner, Mapping):
                 raise ConfigError(f"generation_config.json: {part} is {type(inner).__name__}, must be an object")
-            values |= {key: value for key, value in inner.items() if key in names}
+            values |= {name: inner[name] for name in names if name in inner}
             if part == "semantic_config" and inner.get("eos_token_id") is not None:
                 values["semantic_pad_token"] = inner["eos_token_id"]  # HF overwrites the pad by the end token, too
         return cls(**{key: value for key, value in values.items() if value is not None})
+
+
+# The part of generation_config.json that holds each constant, None for its top level. Read from its own part only:
+# a file of transformers says max_new_tokens null in the other two.
+GENERATION_KEYS: dict[str | None, tuple[str, ...]] = {
+    "semantic_config": (
+        "semantic_vocab_size",
+        "semantic_rate_hz",
+        "text_encoding_offset",
+        "text_pad_token",
+        "semantic_pad_token",
+        "semantic_infer_token",
+        "max_input_semantic_length",
+        "max_new_tokens",
+    ),
+    "coarse_acoustics_config": (
+        "coarse_rate_hz",
+        "n_coarse_codebooks",
+        "coarse_semantic_pad_token",
+        "coarse_infer_token",
+        "max_coarse_input_length",
+        "max_coarse_history",
+        "sliding_window_len",
+    ),
+    "fine_acoustics_config": ("n_fine_codebooks", "max_fine_input_length", "max_fine_history_length"),
+    None: ("codebook_size", "sample_rate", "chunk_tokens"),
+}
+
+# What transformers' config classes take where a file says nothing: it writes only what differs from them.
+_SIZE_DEFAULTS = {
+    "num_layers": 12,
+    "num_heads": 12,
+    "hidden_size": 768,
+    "block_size": 1024,
+    "input_vocab_size": 10_048,
+    "output_vocab_size": 10_048,
+}
 
 
 def _part(cls, config: Mapping[str, Any], key: str):
@@ -184,8 +226,8 @@ def _part(cls, config: Mapping[str, Any], key: str):
         raise ConfigError(f"config.json: {key} is {type(inner).__name__}, must be an object")
     names = {field.name for field in fields(cls)}
     try:
-        return cls(**{name: value for name, value in inner.items() if name in names})
-    except TypeError as error:
+        return cls(**_SIZE_DEFAULTS | {name: value for name, value in inner.items() if name in names})
+    except ConfigError as error:
         raise ConfigError(f"config.json: {key}: {error}") from error
 
 
@@ -256,6 +298,9 @@ class BarkConfig:
     @classmethod
     def from_json(cls, config: Mapping[str, Any], generation: Mapping[str, Any]) -> "BarkConfig":
         """From the parsed `config.json` and `generation_config.json` of a folder in HF's layout."""
+        for name, value in (("config.json", config), ("generation_config.json", generation)):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{name} holds a {type(value).__name__}, must be a JSON object")
         codec = config.get("codec_config")
         if not isinstance(codec, Mapping):
             raise ConfigError(f"config.json: codec_config is {type(codec).__name__}, must be an object")

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-from bark_model.checkpoint import TEXT_FILES, CheckpointError
+from bark_model.checkpoint import TEXT_FILES, CheckpointError, weight_files
+from bark_model.sums import SUMS
 from bark_model.voices import PRESET_INDEX
 
 HUB_PATTERNS = (
     *TEXT_FILES,
     "tokenizer_config.json",
     "special_tokens_map.json",
+    SUMS,
     "*.safetensors",
     "*.index.json",
     "pytorch_model*.bin",
@@ -25,7 +31,9 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BARK_BEAM_CACHE") or default)
 
 
-def cached_hub(name: str, revision: str | None = None, *, download: bool = False) -> Path:
+def cached_hub(
+    name: str, revision: str | None = None, *, download: bool = False, patterns: Sequence[str] = HUB_PATTERNS
+) -> Path:
     """A hub checkpoint's folder in the local Hugging Face cache; the network is touched only with `download`."""
     try:
         from huggingface_hub import snapshot_download
@@ -33,16 +41,20 @@ def cached_hub(name: str, revision: str | None = None, *, download: bool = False
     except ImportError as error:
         raise CheckpointError(f"{name!r} is a hub name: pip install huggingface_hub to use it") from error
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(HUB_PATTERNS), local_files_only=not download)
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(patterns), local_files_only=not download)
         )
+        if not download:
+            weight_files(folder)  # other tools leave folders of a few files in the same cache
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         if download:
-            raise CheckpointError(f"{name!r} cannot be fetched from the hub: {str(error).splitlines()[0]}") from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{name!r} cannot be fetched from the hub: {reason}") from error
         raise CheckpointError(
             f"checkpoint {name!r} is not in the local cache: run `bark-beam weights convert {name} FOLDER` "
             "with a network once, then use the folder"
         ) from error
+    return folder
 
 
 def cached_url(url: str) -> Path:
@@ -60,23 +72,40 @@ def cached_url(url: str) -> Path:
         listed = filesystem.find(root, detail=True)
     except Exception as error:  # every filesystem raises its own
         raise CheckpointError(f"checkpoint {url!r} cannot be listed: {error}") from error
-    if not listed:
-        raise CheckpointError(f"checkpoint {url!r} holds no file: is the URL right?")
+    wanted = _wanted({path.removeprefix(root.rstrip("/") + "/"): path for path in listed})
+    if not wanted:
+        raise CheckpointError(f"checkpoint {url!r} holds no file of a checkpoint: is the URL right?")
     marks = ("size", "crc32c", "md5Hash", "etag", "ETag", "generation", "mtime")
-    state = [(path, [str(details.get(mark)) for mark in marks]) for path, details in sorted(listed.items())]
+    state = [(name, [str(listed[path].get(mark)) for mark in marks]) for name, path in sorted(wanted.items())]
     folder = cache_folder() / "checkpoints" / hashlib.sha256(repr((url, state)).encode()).hexdigest()[:24]
-    for path in sorted(listed):
-        relative = path.removeprefix(root.rstrip("/") + "/")
-        target = folder / relative
+    for name, path in sorted(wanted.items()):
+        target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
-            raise CheckpointError(f"checkpoint {url!r} holds the path {relative!r}, which leaves its folder: refused")
-        if target.is_file():
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            filesystem.get_file(path, str(partial))
-        except Exception as error:
-            raise CheckpointError(f"{url}/{relative} cannot be fetched: {error}") from error
-        os.replace(partial, target)
+            raise CheckpointError(f"checkpoint {url!r} holds the path {name!r}, which leaves its folder: refused")
+        if not target.is_file():
+            _fetch(filesystem, path, target, listed[path].get("size"), f"{url.rstrip('/')}/{name}")
     return folder
+
+
+def _wanted(paths: dict[str, str]) -> dict[str, str]:
+    """The files of a checkpoint among relative names; torch's weights only where there are no safetensors."""
+    kept = {name: path for name, path in paths.items() if any(fnmatch(name, pattern) for pattern in HUB_PATTERNS)}
+    if any(name.endswith(".safetensors") for name in kept):
+        kept = {name: path for name, path in kept.items() if not name.startswith("pytorch_model")}
+    return kept
+
+
+def _fetch(filesystem: Any, path: str, target: Path, size: int | None, shown: str) -> None:
+    """Copies one file; the target's name appears with the whole content or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid4().hex}.partial")
+    try:
+        filesystem.get_file(path, str(partial))
+        found = partial.stat().st_size
+    except Exception as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(f"{shown} cannot be fetched: {error}") from error
+    if size is not None and found != size:
+        partial.unlink()
+        raise CheckpointError(f"{shown} came with {found} bytes, its listing says {size}: try again")
+    os.replace(partial, target)

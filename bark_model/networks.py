@@ -13,10 +13,9 @@ from jax.typing import DTypeLike
 from bark_model.checkpoint import Checkpoint
 from bark_model.config import BarkConfig
 from bark_model.encodec.codec import Codec
-from bark_model.encodec.weights import CodecWeightError, codec_weights
 from bark_model.fine_transformer import FineTransformer
 from bark_model.transformer import CausalTransformer
-from bark_model.weights import Parameters, WeightError, causal_table, drop_tied_heads, fine_table, from_tensors
+from bark_model.weights import Parameters, WeightError, part_parameters
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -39,16 +38,7 @@ def abstract(config: BarkConfig, part: str, dtype: DTypeLike) -> tuple[nnx.Graph
 
 def read_parameters(checkpoint: Checkpoint, part: str) -> Parameters:
     """A network's parameters by our names, as stored (any float dtype), names and shapes checked."""
-    tensors, config = checkpoint.tensors(part), checkpoint.config
-    if part == "codec":
-        try:
-            return dict(codec_weights(config.codec, tensors))
-        except CodecWeightError as error:
-            raise WeightError(str(error)) from error
-    if part == "fine":
-        return from_tensors("fine_acoustics", fine_table(config.fine), drop_tied_heads(config.fine, tensors))
-    owner = {"semantic": "semantic", "coarse": "coarse_acoustics"}[part]
-    return from_tensors(owner, causal_table(getattr(config, part)), tensors)
+    return part_parameters(checkpoint.config, part, checkpoint.tensors(part))
 
 
 def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str) -> nnx.State:

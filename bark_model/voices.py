@@ -9,20 +9,42 @@ import io
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from bark_model.axes import CoarseCodes, FineCodes, SemanticTokens
 from bark_model.config import ConfigError, Generation, read_json
+from bark_model.sums import SumError, check_sum, recorded_sums, sha256_of
+
+if TYPE_CHECKING:
+    from bark_model.outcomes import Result
 
 MAX_TOKENS = 1_000_000
 """Most tokens of one prompt: hours of audio, where Bark uses the last 15 seconds."""
 MAX_VOICE_BYTES = 64 * 2**20
+MAX_ENTRIES = 16
+"""Most entries of an `.npz`: three arrays and whatever a tool left beside them."""
 KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
 PRESET_INDEX = "speaker_embeddings_path.json"
+_READ_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    MemoryError,
+    NotImplementedError,  # deflate64 and other methods
+    OSError,
+    RecursionError,
+    RuntimeError,  # an encrypted member
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What zipfile and numpy raise for bytes that are no archive or no array."""
 
 
 class VoiceError(ValueError):
@@ -88,64 +110,68 @@ def _check_prompt(name: str, key: str, array: np.ndarray, codebooks: int | None,
     return np.ascontiguousarray(array, np.int32)
 
 
-def _read_npy(stream, name: str, key: str) -> np.ndarray:
+def _read_npy(stream: IO[bytes], name: str, key: str) -> np.ndarray:
     """One `.npy`, its header first: 4 kB may claim 400 MB."""
+    where = f"BadVoice {name!r}: {key}"
     try:
         version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise ValueError(f"npy version {version} is unknown")
-        shape, fortran_order, dtype = readers[version](stream)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise VoiceError(f"BadVoice {name!r}: {key} is no .npy array: {error}") from error
-    if dtype.hasobject:
-        raise VoiceError(f"BadVoice {name!r}: {key} has dtype {dtype}, must be integers")
-    if len(shape) > 2 or math.prod(shape) > MAX_TOKENS * 8:
-        raise VoiceError(f"BadVoice {name!r}: {key} claims shape {shape}, more than {MAX_TOKENS} tokens a codebook")
+        if version != (1, 0):  # later ones differ by headers of up to 4 GB
+            raise ValueError(f"its version is {version}, must be (1, 0)")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+    except _READ_ERRORS as error:
+        raise VoiceError(f"{where} is no .npy array: {_line(error)}") from error
+    if dtype.kind not in "iu":
+        raise VoiceError(f"{where} has dtype {dtype}, must be integers")
+    if len(shape) > 2 or any(size < 0 for size in shape) or math.prod(shape) > MAX_TOKENS * 8:
+        raise VoiceError(f"{where} claims shape {shape}, more than {MAX_TOKENS} tokens a codebook")
     size = math.prod(shape) * dtype.itemsize
     try:
         data = stream.read(size + 1)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise VoiceError(f"BadVoice {name!r}: {key} cannot be read: {error}") from error
+    except _READ_ERRORS as error:
+        raise VoiceError(f"{where} cannot be read: {_line(error)}") from error
     if len(data) != size:
-        raise VoiceError(f"BadVoice {name!r}: {key} claims shape {shape} ({size} bytes) but holds {len(data)} or more")
+        held = len(data) if len(data) < size else f"more than {size}"
+        raise VoiceError(f"{where} claims shape {shape} ({size} bytes) but holds {held}")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _line(error: BaseException) -> str:
+    """An error's text as one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _open_archive(name: str, data: bytes) -> zipfile.ZipFile:
+    """The archive of an `.npz`, refused by its size and its count of entries before it is read."""
+    if len(data) > MAX_VOICE_BYTES:
+        raise VoiceError(f"BadVoice {name!r}: more than {MAX_VOICE_BYTES} bytes")
+    if data.count(b"PK\x01\x02") > MAX_ENTRIES:  # the mark of each entry in a zip's directory
+        raise VoiceError(f"BadVoice {name!r}: more than {MAX_ENTRIES} entries, needs {', '.join(KEYS)}")
+    try:
+        return zipfile.ZipFile(io.BytesIO(data))
+    except _READ_ERRORS as error:
+        raise VoiceError(f"BadVoice {name!r}: no .npz archive: {_line(error)}") from error
 
 
 def read_voice_npz(name: str, data: bytes, constants: Generation) -> Voice:
     """A voice from the bytes of an `.npz`."""
-    if len(data) > MAX_VOICE_BYTES:
-        raise VoiceError(f"BadVoice {name!r}: {len(data)} bytes, more than {MAX_VOICE_BYTES}")
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
-        raise VoiceError(f"BadVoice {name!r}: no .npz archive: {error}") from error
     arrays = {}
-    with archive:
-        members = set(archive.namelist())
+    with _open_archive(name, data) as archive:
+        members = {member.filename: member for member in archive.infolist()}
         for key in KEYS:
-            if f"{key}.npy" not in members:
+            member = members.get(f"{key}.npy")
+            if member is None:
                 raise VoiceError(f"BadVoice {name!r}: {key} is missing, needs {', '.join(KEYS)}")
+            # Other methods decompress without a bound.
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise VoiceError(f"BadVoice {name!r}: {key} is compressed by method {member.compress_type}: use savez")
             try:
-                member = archive.open(f"{key}.npy")
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
-                raise VoiceError(f"BadVoice {name!r}: {key} cannot be read: {error}") from error
-            with member:
-                try:
-                    arrays[key] = _read_npy(member, name, key)
-                except _DECOMPRESSION_ERRORS as error:
-                    raise VoiceError(f"BadVoice {name!r}: {key} cannot be read: {error}") from error
+                with archive.open(member) as stream:
+                    arrays[key] = _read_npy(stream, name, key)
+            except VoiceError:
+                raise
+            except _READ_ERRORS as error:
+                raise VoiceError(f"BadVoice {name!r}: {key} cannot be read: {_line(error)}") from error
     return make_voice(name, arrays, constants)
-
-
-def _decompression_errors() -> tuple[type[Exception], ...]:
-    import lzma
-    import zlib
-
-    return (zlib.error, lzma.LZMAError)
-
-
-_DECOMPRESSION_ERRORS = _decompression_errors()
 
 
 def voice_npz(voice: Voice) -> bytes:
@@ -153,6 +179,18 @@ def voice_npz(voice: Voice) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **dict(zip(KEYS, (voice.semantic, voice.coarse, voice.fine), strict=True)))
     return buffer.getvalue()
+
+
+def voice_from_result(name: str, result: "Result") -> Voice:
+    """Any result that went through the fine stage as a voice, at its whole length."""
+    coarse = result.coarse
+    if coarse is None and result.fine is not None:
+        coarse = result.fine[:2]  # Bark's fine stage keeps the coarse codes as its first two rows
+    if result.semantic is None or coarse is None or result.fine is None:
+        missing = [stage for stage in ("semantic", "coarse", "fine") if getattr(result, stage) is None]
+        raise VoiceError(f"BadVoice {name!r}: the result has no {' and no '.join(missing)} tokens: make it from text")
+    semantic, coarse, fine = (np.ascontiguousarray(array, np.int32) for array in (result.semantic, coarse, result.fine))
+    return Voice(name=name, semantic=semantic, coarse=coarse, fine=fine)
 
 
 def list_presets(folder: str | Path) -> dict[str, dict[str, str]]:
@@ -167,41 +205,64 @@ def list_presets(folder: str | Path) -> dict[str, dict[str, str]]:
     return {
         name: {key: str(paths[key]) for key in KEYS if key in paths}
         for name, paths in entries.items()
-        if isinstance(paths, dict)
+        if isinstance(paths, dict)  # transformers keeps the repository's name beside the presets
     }
 
 
-def read_preset(folder: str | Path, name: str, constants: Generation) -> Voice:
-    """A preset of a checkpoint folder by name; unknown names are refused with the nearest ones."""
+def preset_files(folder: str | Path) -> list[str]:
+    """The relative paths of a folder's presets and their index, all inside it; those that are there."""
     presets = list_presets(folder)
+    paths = {_inside(name, key, paths[key]) for name, paths in presets.items() for key in paths}
+    if presets:
+        paths.add(PRESET_INDEX)
+    return sorted(path for path in paths if (Path(folder) / path).is_file())
+
+
+def _inside(name: str, key: str, relative: str) -> str:
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[\w./-]+\.npy", relative):
+        raise VoiceError(f"BadVoice {name!r}: {key} is {relative[:80]!r}, must be a .npy inside the checkpoint")
+    return relative
+
+
+def read_preset(folder: str | Path, name: str, constants: Generation) -> Voice:
+    """A preset of a checkpoint folder by name; unknown names are refused with the nearest ones.
+
+    A file that SHA256SUMS lists with another digest is refused.
+    """
+    presets, folder = list_presets(folder), Path(folder)
     if name not in presets:
-        near = difflib.get_close_matches(name, presets, n=3) or sorted(presets)[:3]
+        near = difflib.get_close_matches(name[:80], presets, n=3) or sorted(presets)[:3]
         hint = f"near: {', '.join(near)}" if near else "this checkpoint has none: give an .npz file"
-        raise VoiceError(f"UnknownVoice {name!r}: {hint}")
+        raise VoiceError(f"UnknownVoice {name[:80]!r}: {hint}")
     arrays = {}
     for key, relative in presets[name].items():
-        path = PurePosixPath(relative)
-        if path.is_absolute() or ".." in path.parts or not re.fullmatch(r"[\w./-]+\.npy", relative):
-            raise VoiceError(f"BadVoice {name!r}: {key} is {relative[:80]!r}, must be a .npy inside the checkpoint")
+        path = folder / _inside(name, key, relative)
         try:
-            with open(Path(folder) / path, "rb") as stream:
+            check_sum(folder, relative, sha256_of(path), recorded_sums(folder))
+            with open(path, "rb") as stream:
                 arrays[key] = _read_npy(stream, name, key)
-        except OSError as error:
-            raise VoiceError(f"BadVoice {name!r}: {key} cannot be read: {error}") from error
+        except (OSError, SumError) as error:
+            raise VoiceError(f"BadVoice {name!r}: {key} cannot be used: {_line(error)}") from error
     return make_voice(name, arrays, constants)
+
+
+def _read_file(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(MAX_VOICE_BYTES + 1)
 
 
 def load_voice(
     name: str,
     folder: str | Path,
     constants: Generation,
-    read_bytes: Callable[[str], bytes] = lambda path: Path(path).read_bytes(),
+    read_bytes: Callable[[str], bytes] = _read_file,
 ) -> Voice:
     """A voice by preset name or by the path of an `.npz`, read through `read_bytes`."""
     if not name.endswith(".npz"):
         return read_preset(folder, name, constants)
     try:
         data = read_bytes(name)
-    except OSError as error:
-        raise VoiceError(f"BadVoice {name!r}: cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise VoiceError(f"BadVoice {name[:200]!r}: cannot be read: {_line(error)}") from error
     return read_voice_npz(name, data, constants)

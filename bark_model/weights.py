@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bark_model.config import FineConfig, TransformerConfig
+from bark_model.config import BarkConfig, FineConfig, TransformerConfig
+from bark_model.encodec.weights import CodecWeightError, codec_weights
 
 Tensors = Mapping[str, np.ndarray]
 Parameters = dict[str, np.ndarray]
 
 IGNORED_SUFFIXES = (".attn.bias", ".attn.masked_bias")
 """Causal masks that torch keeps as buffers."""
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 class WeightError(ValueError):
@@ -88,28 +91,65 @@ def fine_table(config: FineConfig) -> list[Entry]:
 
 
 def from_tensors(owner: str, table: list[Entry], tensors: Tensors) -> Parameters:
-    """HF tensors -> our parameters. Refuses missing, unknown and misshapen tensors by name; `owner` prefixes them."""
-    known = {entry.tensor for entry in table}
-    unknown = sorted(name for name in tensors if name not in known and not name.endswith(IGNORED_SUFFIXES))
-    missing = sorted(known - set(tensors))
-    if missing or unknown:
-        kind, names = ("is missing", missing) if missing else ("is unknown", unknown)
-        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        raise WeightError(f"tensor {owner}.{names[0]} {kind}{more}: the weights do not belong to this config.json")
+    """HF tensors -> our parameters. Refuses missing, unknown, misshapen and non-finite tensors by name.
+
+    `owner` is the prefix of their full names. Any float dtype; parameters are views where no stacking is needed.
+    """
+    _check_names(owner, table, tensors)
     stacks: dict[str, list[np.ndarray]] = {}
     parameters: Parameters = {}
     for entry in table:
         tensor = tensors[entry.tensor]
-        if tensor.shape != entry.shape:
-            raise WeightError(
-                f"tensor {owner}.{entry.tensor} has shape {tensor.shape}, config.json expects {entry.shape}"
-            )
+        _check_tensor(f"{owner}.{entry.tensor}", entry.shape, tensor)
         array = tensor.T if entry.transpose else tensor
         if entry.index is None:
             parameters[entry.parameter] = array
         else:
             stacks.setdefault(entry.parameter, []).append(array)
     return parameters | {name: np.stack(arrays) for name, arrays in stacks.items()}
+
+
+def _check_names(owner: str, table: list[Entry], tensors: Tensors) -> None:
+    known = {entry.tensor: entry.shape for entry in table}
+    missing = sorted(set(known) - set(tensors))
+    unknown = sorted(name for name in set(tensors) - set(known) if not name.endswith(IGNORED_SUFFIXES))
+    if missing:
+        problem = f"{missing[0]} is missing, config.json expects shape {known[missing[0]]}"
+    elif unknown:
+        problem = f"{unknown[0]} of shape {tensors[unknown[0]].shape} is unknown"
+    else:
+        return
+    count = len(missing or unknown)
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    raise WeightError(f"tensor {owner}.{problem}{more}: the weights do not belong to this config.json")
+
+
+def _check_tensor(name: str, shape: tuple[int, ...], tensor: np.ndarray) -> None:
+    if tensor.shape != shape:
+        raise WeightError(f"tensor {name} has shape {tensor.shape}, config.json expects {shape}")
+    if tensor.dtype.name not in FLOATS:
+        raise WeightError(f"tensor {name} has dtype {tensor.dtype}, must be float32, float16 or bfloat16")
+    # One NaN or infinity makes the sum one, too, and a sum is the cheapest pass there is.
+    with np.errstate(all="ignore"):
+        total = tensor.sum(dtype=np.float32)
+    if not np.isfinite(total) and not np.isfinite(tensor).all():
+        raise WeightError(f"tensor {name} holds NaN or infinity: the checkpoint is damaged")
+
+
+def part_parameters(config: BarkConfig, part: str, tensors: Tensors) -> Parameters:
+    """A network's parameters by our names, as stored, from HF's tensors without the part's prefix; all checked.
+
+    part: semantic, coarse, fine or codec, whose weight norm is folded.
+    """
+    if part == "codec":
+        try:
+            return codec_weights(config.codec, tensors)
+        except CodecWeightError as error:
+            raise WeightError(str(error)) from error
+    if part == "fine":
+        return from_tensors("fine_acoustics", fine_table(config.fine), drop_tied_heads(config.fine, tensors))
+    owner = {"semantic": "semantic", "coarse": "coarse_acoustics"}[part]
+    return from_tensors(owner, causal_table(getattr(config, part)), tensors)
 
 
 def to_tensors(table: list[Entry], parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -123,14 +163,16 @@ def to_tensors(table: list[Entry], parameters: Mapping[str, np.ndarray]) -> dict
 
 
 def drop_tied_heads(config: FineConfig, tensors: Tensors) -> Tensors:
-    """A tied network's file may still hold its heads; they must then equal the embeddings they are tied to."""
+    """A tied network's file may hold its heads beside the embeddings they are tied to, or in place of them."""
     if not config.tie_word_embeddings:
         return tensors
     kept = dict(tensors)
     for k in range(config.n_codes_total - config.n_codes_given):
         head = kept.pop(f"lm_heads.{k}.weight", None)
-        embedding = tensors.get(f"input_embeds_layers.{k + 1}.weight")
-        if head is not None and embedding is not None and not np.array_equal(head, embedding):
+        if head is None:
+            continue
+        embedding = kept.setdefault(f"input_embeds_layers.{k + 1}.weight", head)
+        if embedding is not head and not np.array_equal(head, embedding):
             raise WeightError(
                 f"tensor fine_acoustics.lm_heads.{k}.weight differs from input_embeds_layers.{k + 1}.weight, to which "
                 "config.json ties it: set tie_word_embeddings to false"
