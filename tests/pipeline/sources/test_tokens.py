@@ -1,3 +1,4 @@
+import hashlib
 import io
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.commit import CommittedFile
+from pipeline.manifest import Manifest, ManifestShard, dump_manifest
 from pipeline.outputs.tokens import TokenRow, write_tokens
 from pipeline.records import FailedRecord
 from pipeline.sources import SourceError, list_shards, tokens
@@ -161,3 +164,23 @@ def test_neither_a_run_nor_parquet(tmp_path):
 def test_parquet_files_are_listed_by_glob(tmp_path):
     (tmp_path / "t.parquet").write_bytes(write_tokens([row("a")]))
     assert [found.name for found in list_token_shards(f"{tmp_path}/*.parquet")] == ["t.parquet"]
+
+
+def test_a_run_is_read_by_its_manifest_and_nothing_else(tmp_path):
+    data = write_tokens([row("a")])
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "tokens" / "named.parquet").write_bytes(data)
+    (tmp_path / "tokens" / "stray.parquet").write_bytes(data)
+    file = CommittedFile(
+        kind="tokens", path="tokens/named.parquet", sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), rows=1
+    )
+    counts = {"done": 1, "failed": 0, "chunks": 1, "samples": 1, "bytes": len(data)}
+    unit = ManifestShard(unit="0000/000000-00000", sha256="", audio_files=0, files=(file,), **counts)
+    manifest = Manifest(generation=0, fingerprint="", records=1, removed=0, sample_rate=24000, shards=(unit,), **counts)
+    (tmp_path / "_MANIFEST.json").write_bytes(dump_manifest(manifest))
+    (found,) = list_token_shards(str(tmp_path))
+    assert found.name == "tokens/named.parquet"
+    assert [stored.record.id for stored in read_tokens(found, "fine", LIMITS)] == ["a"]
+    (tmp_path / "tokens" / "named.parquet").write_bytes(data[:-1] + b"?")
+    with pytest.raises(SourceError, match=r"named\.parquet' was changed or damaged since the run was planned"):
+        list(read_tokens(found, "fine", LIMITS))
