@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 import tempfile
+import weakref
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -68,6 +69,7 @@ class GcsStore(Store):
         self._prefix = "".join(f"{part}/" for part in check_path(prefix.strip("/"))) if prefix.strip("/") else ""
         self.uri = f"gs://{bucket}/{self._prefix}".rstrip("/")
         self._client = _client()
+        weakref.finalize(self, self._client.close)  # its sockets go with a store that nobody closed
         self._bucket = self._client.bucket(bucket)
         self._files, _ = filesystem(self.uri)
 

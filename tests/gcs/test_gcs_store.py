@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from google.auth.exceptions import RefreshError
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from pipeline.errors import UsageError
 from pipeline.store import (
@@ -21,6 +23,7 @@ from pipeline.store import (
     Unavailable,
     open_store,
 )
+from pipeline.store import gcs as gcs_module
 from tests.gcs.server import BUCKET, FaultProxy, free_port
 from tests.pipeline.store.contract import StoreContract
 
@@ -160,6 +163,33 @@ def test_an_answer_that_never_comes_is_timed_out_and_asked_for_again(
     faulty.create("a", b"one")
     assert faulty.read("a") == b"one"
     assert rule.hits == 1
+
+
+def test_a_write_that_hangs_is_timed_out_and_sent_again(faulty: Store, faults: FaultProxy, monkeypatch):
+    monkeypatch.setitem(gcs_module._PATIENCE, "timeout", (1, 1))
+    rule = faults.add("stalled", "POST", "/upload/")
+    assert faulty.create("a", b"one")
+    assert rule.hits == 1
+    assert faulty.read("a") == b"one"
+
+
+def test_a_write_that_is_never_answered_is_given_up(faulty: Store, faults: FaultProxy, monkeypatch):
+    monkeypatch.setitem(gcs_module._PATIENCE, "retry", DEFAULT_RETRY.with_timeout(1))
+    rule = faults.add("503", "POST", "/upload/", times=100)
+    with pytest.raises(Unavailable, match=r"a: the server answered 503 until the retries ended: run again; it resumes"):
+        faulty.create("a", b"one")
+    assert rule.hits >= 1
+
+
+def test_credentials_that_expired_say_so(store: Store, monkeypatch):
+    def refused(*_, **__):
+        raise RefreshError("invalid_grant")
+
+    monkeypatch.setattr(store._bucket, "get_blob", refused)
+    with pytest.raises(
+        NoCredentials, match="a: the credentials were refused: run `gcloud auth application-default login`"
+    ):
+        store.size("a")
 
 
 def test_without_credentials_one_line_at_once(tmp_path):

@@ -1,5 +1,10 @@
 """The manifest: what it lists, that it only comes when everything adds up, generations, and a kill at every step."""
 
+import errno
+import itertools
+import multiprocessing
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.manifest import MANIFEST, Ids, IncompleteRun, dump_manifest, load_manifest, publish, read_shard_commit
-from pipeline.store import Conflict, Corrupt, LocalStore, NotFound
+from pipeline.store import Conflict, Corrupt, LocalStore, NoSpace, NotFound
 from tests.pipeline.killing import count_operations, run_killed, tree
 from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished, small_run, tiny_run
 
@@ -124,21 +129,92 @@ def test_repeated_ids_are_counted(record_ids: list[str]):
     assert ids.repeated() == len(record_ids) - len(set(record_ids))
 
 
-def test_killed_at_every_store_operation_and_run_again_gives_the_same_tree(tmp_path: Path, capsys):
-    def command(folder: Path) -> list[str]:
-        run = (
-            "from pipeline.store import LocalStore; from tests.pipeline.small_run import tiny_run; tiny_run(LocalStore"
-        )
-        return [sys.executable, "-c", f"{run}({str(folder)!r}))"]
+def _tiny(folder: str) -> None:
+    tiny_run(LocalStore(folder))
 
-    operations = count_operations(command(tmp_path / "whole"), tmp_path / "counter")
+
+def test_two_runs_at_once_on_one_output_converge(tmp_path: Path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(_tiny, [str(tmp_path / "both")] * 4, chunksize=1)
+        pool.close()
+        pool.join()
+    _tiny(str(tmp_path / "alone"))
+    assert tree(tmp_path / "both") == tree(tmp_path / "alone")
+
+
+def test_a_disk_that_fills_up_keeps_the_work_and_resumes(tmp_path: Path, monkeypatch):
+    """Catalogue row 23: at every write in turn."""
+    _tiny(str(tmp_path / "whole"))
+    whole, fsync = tree(tmp_path / "whole"), os.fsync
+    for number in range(1, 30):
+        calls = itertools.count(1)
+
+        def full(handle: int, calls=calls, number=number) -> None:
+            if next(calls) >= number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            fsync(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        folder = tmp_path / f"full-{number}"
+        try:
+            _tiny(str(folder))
+        except NoSpace:
+            monkeypatch.setattr(os, "fsync", fsync)
+            _tiny(str(folder))
+            assert tree(folder) == whole
+        else:
+            break
+    assert number > 12
+
+
+def test_the_surroundings_change_nothing(tmp_path: Path):
+    """Catalogue row 27: locale, time zone, working directory, hash seed and TMPDIR."""
+    run = "from pipeline.store import LocalStore; from tests.pipeline.small_run import small_run; small_run(LocalStore"
+    (tmp_path / "elsewhere").mkdir()
+    trees = []
+    for n, zone in enumerate(("UTC", "Asia/Kathmandu")):
+        environment = {
+            "TZ": zone,
+            "PYTHONHASHSEED": f"{n}",
+            "LC_ALL": ("C", "tr_TR.UTF-8")[n],
+            "PATH": os.environ["PATH"],
+        }
+        environment |= {"PYTHONPATH": str(Path.cwd()), "TMPDIR": str(tmp_path / ("elsewhere" if n else ""))}
+        folder = tmp_path / f"run-{n}"
+        command = [sys.executable, "-c", f"{run}({str(folder)!r}))"]
+        subprocess.run(command, env=environment, cwd=tmp_path / ("elsewhere" if n else ""), check=True, timeout=120)
+        trees.append(tree(folder))
+    assert trees[0] == trees[1]
+
+
+_KILLED_IN_TURN = """
+import os, sys
+from pipeline.store import LocalStore
+from tests.pipeline.small_run import tiny_run
+
+root, operations = sys.argv[1], int(sys.argv[2])
+for number in range(1, operations + 1):
+    child = os.fork()  # of a process that has imported everything and started no thread
+    if not child:
+        os.environ["KILL_AT"] = f"{number}:{root}/counter-{number}"
+        tiny_run(LocalStore(f"{root}/killed-{number}"))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_killed_at_every_store_operation_and_run_again_gives_the_same_tree(tmp_path: Path, capsys):
+    run = "from pipeline.store import LocalStore; from tests.pipeline.small_run import tiny_run; tiny_run(LocalStore"
+    counted = [sys.executable, "-c", f"{run}({str(tmp_path / 'whole')!r}))"]
+    operations = count_operations(counted, tmp_path / "counter")
     whole = tree(tmp_path / "whole")
     assert MANIFEST in whole
+    killed = [sys.executable, "-c", _KILLED_IN_TURN, str(tmp_path), str(operations)]
+    assert run_killed(killed, 0, tmp_path / "counter").stdout.split() == ["-9"] * operations
     for number in range(1, operations + 1):
         folder = tmp_path / f"killed-{number}"
-        assert run_killed(command(folder), number, tmp_path / "counter").returncode == -9
         assert (tree(folder).get(MANIFEST) or whole[MANIFEST]) == whole[MANIFEST]
-        tiny_run(LocalStore(folder))
+        _tiny(str(folder))
         assert tree(folder) == whole
     with capsys.disabled():
         print(f" [{operations} kill points]", end="")
