@@ -10,7 +10,7 @@ from bark_model import Bark, Request, Result, Sampling
 from bark_model.coarse import unflatten_ids
 from bark_model.random_checkpoint import bark_preset, write_random
 from tests.bark_model.reference import Reference
-from tests.bark_model.test_parity import MAX_LOGIT_ERROR, Tally
+from tests.bark_model.test_parity import Tally, fine_logit_error
 
 
 @pytest.mark.slow
@@ -21,6 +21,9 @@ def test_bark_small_end_to_end(tmp_path):
     config = replace(small, generation=replace(small.generation, max_new_tokens=80))
     checkpoint = write_random(tmp_path, config, seed=1, voices=1)
     reference = Reference(tmp_path)
+    error, peak = fine_logit_error(checkpoint, reference)
+    print(f"\nbark-small fine: max abs logit error {error:.1e} of logits up to {peak:.0f}")
+    assert error <= 5e-6 * peak
     bark = Bark.load(checkpoint, slots=2, devices=jax.local_devices()[:1])
     sampling = Sampling.greedy("transformers")
     requests = [
@@ -36,7 +39,7 @@ def test_bark_small_end_to_end(tmp_path):
         codes = unflatten_ids(np.array(choices.tokens), config.generation)
         tally.check(result.coarse.T.ravel(), codes.T.ravel(), np.array(choices.margins), f"{request.id} coarse")
         fine, margins = reference.fine(np.array(choices.tokens), request.voice)
-        assert np.array_equal(result.fine, fine) or margins.min() <= MAX_LOGIT_ERROR
+        assert np.array_equal(result.fine, fine) or margins.min() <= error
         tally.compared += int((result.fine == fine).sum())
         tally.left_out += int((result.fine != fine).sum())
         audio = reference.decode(result.fine)
