@@ -46,7 +46,7 @@ def resolve(name: str) -> Path:
         from bark_model.fetch import cached_url
 
         return cached_url(name)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():  # an empty name would be the working directory
         return Path(name)
     if is_hub_name(name):
         from bark_model.fetch import cached_hub
@@ -176,6 +176,8 @@ def stored(path: Path) -> Iterator[tuple[str, tuple[int, ...], Callable[[], np.n
 def _read_tensor(tensors: Any, name: str) -> np.ndarray:
     try:
         return tensors.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"tensor {name} cannot be read: {error}: fetch or convert it again") from error
     except (TypeError, AttributeError) as error:  # a dtype that numpy has not
         dtype = tensors.get_slice(name).get_dtype()
         raise WeightError(f"tensor {name} has dtype {dtype}, must be float32, float16 or bfloat16") from error
