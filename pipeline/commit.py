@@ -14,7 +14,7 @@ from pipeline.outputs.failed import clean, failed_lines
 from pipeline.outputs.tokens import TokenRow, by_record, read_tokens, write_tokens
 from pipeline.outputs.unit_files import CommittedFile, FinishedRecord, Layout, UnitFiles
 from pipeline.records import FailedRecord
-from pipeline.store import Corrupt, Store
+from pipeline.store import Corrupt, NotFound, Store
 
 COMMITS = "_run/commits"
 
@@ -92,7 +92,10 @@ def read_commit(store: Store, name: str) -> UnitCommit:
 
 def find_commit(store: Store, name: str) -> UnitCommit | None:
     """The commit of a unit, or None when the unit is still to be done."""
-    return read_commit(store, name) if store.size(commit_path(name)) is not None else None
+    try:
+        return read_commit(store, name)
+    except NotFound:
+        return None
 
 
 def commit_unit(
