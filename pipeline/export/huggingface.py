@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.export.records import ExportRecord
 from pipeline.outputs.audio_parquet import AudioRow, write_audio
-from pipeline.outputs.card import make_card
+from pipeline.outputs.card import audio_info, make_card
 from pipeline.store import Store
 
 _SHARD_BYTES = 64 << 20
@@ -27,7 +27,8 @@ def write_huggingface(records: Iterator[ExportRecord], destination: Store) -> No
     if rows:
         paths.append(_write(destination, len(paths), rows, rate))
     facts = {"records": count, "hours of audio": f"{hours:.2f}", "sample rate": f"{rate} Hz, mono"}
-    card = make_card(facts, {"default": paths}, note="Load it with `datasets.load_dataset`.")
+    info = audio_info("default", rate)
+    card = make_card(facts, {"default": paths}, [info], note="Load it with `datasets.load_dataset`.")
     destination.put("README.md", card.encode())
 
 

@@ -54,11 +54,23 @@ def dataset_card(run: FinishedRun) -> str:
         "sample rate": f"{run.sample_rate} Hz, mono",
         "fingerprint": f"`{run.fingerprint[:16]}`",
     }
-    return make_card(rows, configs, note="`_MANIFEST.json` lists every file with its checksum.")
+    infos = [audio_info("audio", run.sample_rate)] if "audio" in configs else []
+    return make_card(rows, configs, infos, note="`_MANIFEST.json` lists every file with its checksum.")
 
 
-def make_card(rows: Mapping[str, object], configs: Mapping[str, Sequence[str]], *, note: str) -> str:
-    """A card from its facts and its configurations (name -> paths below the card; the first is the default)."""
+def audio_info(config: str, sample_rate: int) -> dict[str, object]:
+    """The `dataset_info` of a configuration whose files `audio_parquet` wrote."""
+    audio = {"name": "audio", "dtype": {"audio": {"sampling_rate": sample_rate}}}
+    texts = [{"name": name, "dtype": "string"} for name in ("id", "text", "language", "voice")]
+    features = [*texts, audio, {"name": "duration_s", "dtype": "float64"}]
+    return {"config_name": config, "features": features}
+
+
+def make_card(
+    rows: Mapping[str, object], configs: Mapping[str, Sequence[str]], infos: Sequence[Mapping], *, note: str
+) -> str:
+    """A card from its facts, its configurations (name -> paths below the card; the first is the default) and what is
+    known of their columns."""
     header: dict[str, object] = {
         "pretty_name": "Synthetic speech",
         "task_categories": ["text-to-speech"],
@@ -70,6 +82,8 @@ def make_card(rows: Mapping[str, object], configs: Mapping[str, Sequence[str]], 
             | ({"default": True} if number == 0 else {})
             for number, (name, paths) in enumerate(configs.items())
         ]
+    if infos:
+        header["dataset_info"] = list(infos)
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=120)
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"---\n{front}---\n" + _TEXT.format(rows=table, note=note)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.outputs.audio_parquet import schema
+from pipeline.outputs.card import audio_info
 from pipeline.outputs.unit_files import Layout
 from pipeline.store import LocalStore
 from tests.pipeline.small_run import small_run
@@ -23,5 +25,11 @@ def test_the_card_names_every_parquet_file_and_no_other(tmp_path: Path, where: s
     assert sorted(paths) == sorted(
         file.path for shard in manifest.shards for file in shard.files if file.kind != "failed"
     )
+    assert ("dataset_info" in card) == (where == "parquet")
     assert card["task_categories"] == ["text-to-speech"]
     assert "| records | 4 |" in text
+
+
+def test_the_columns_told_are_those_of_the_files():
+    names = [feature["name"] for feature in audio_info("audio", 24000)["features"]]
+    assert names == schema(24000).names
