@@ -10,6 +10,7 @@ import threading
 def main() -> int:
     """Runs the job; the exit status says whether every unit was committed."""
     task = json.loads(sys.stdin.readline())
+    threading.excepthook = _end_with_worker
     threading.Thread(target=_end_with_launcher, daemon=True).start()
 
     from pipeline.graph import run_graph
@@ -18,6 +19,14 @@ def main() -> int:
 
     run_graph(build(task["job"]), from_mapping(task["plan"]), task["flags"])
     return 0
+
+
+def _end_with_worker(failure: threading.ExceptHookArgs) -> None:
+    """Ends this process when a worker process died: Beam notes it in a thread only, and waits for it for ever."""
+    threading.__excepthook__(failure)
+    if "Worker subprocess exited" in str(failure.exc_value):
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _end_with_launcher() -> None:

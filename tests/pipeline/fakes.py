@@ -1,7 +1,8 @@
 """A Bark without jax: tokens and audio from a digest of the request, and faults on demand by words in the text.
 
-POISON raises, OOM<n> raises out of memory above n slots, HANG sleeps, NOSPEECH and NAN fail alone, KILL kills the
-process with SIGKILL the first time (it leaves a file beside FAKE_BARK_NOTES so that the next attempt goes on).
+POISON raises, OOM<n> raises out of memory above n slots, SLOW takes a while, NOSPEECH and NAN fail alone, KILL kills
+the process with SIGKILL the first time (a file beside FAKE_BARK_NOTES lets the next attempt go on). Loading fails
+with FAKE_BARK_LOAD_ERROR as its message.
 It stands in for `bark_model.bark`, in this process through `sys.modules` and in child processes through
 `fake_site/sitecustomize.py` on PYTHONPATH; nothing in the product knows of it.
 """
@@ -29,6 +30,8 @@ class Bark:
 
     @classmethod
     def load(cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None) -> "Bark":
+        if "FAKE_BARK_LOAD_ERROR" in os.environ:
+            raise RuntimeError(os.environ["FAKE_BARK_LOAD_ERROR"])
         note("load")
         return cls(Checkpoint.open(checkpoint), slots, dtype)
 
@@ -78,13 +81,13 @@ def generator(request: Request) -> np.random.Generator:
 
 
 def misbehave(text: str, slots: int) -> None:
-    """Raises, hangs or dies as the words of a text ask."""
+    """Raises, dawdles or dies as the words of a text ask."""
     if "POISON" in text:
         raise RuntimeError("the poison was swallowed")
     if (found := re.search(r"OOM(\d+)", text)) and slots > int(found[1]):
         raise RuntimeError(f"RESOURCE_EXHAUSTED: out of memory at {slots} slots")
-    if "HANG" in text:
-        time.sleep(60)
+    if "SLOW" in text:
+        time.sleep(0.3)
     if "KILL" in text and once():
         os.kill(os.getpid(), signal.SIGKILL)
 
