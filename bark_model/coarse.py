@@ -1,6 +1,6 @@
 """Semantic tokens -> the two coarse codebooks: the sliding windows (numpy) and the device step.
 
-A window is one fresh prompt and up to `sliding_window_len` new tokens; positions restart at 0 in each.
+A window is a prompt and up to `sliding_window_len` new tokens; positions restart at 0 in each.
 """
 
 import math
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from bark_model.axes import CoarseCodes, DeviceArray, SemanticTokens
 from bark_model.config import BarkConfig, Generation
 from bark_model.sampling import RowSampling, draw, filter_logits
-from bark_model.transformer import CausalTransformer
+from bark_model.transformer import CausalTransformer, KVCache
 from bark_model.voices import Voice
 
 
@@ -53,7 +54,11 @@ def voice_history(voice: Voice, constants: Generation) -> tuple[np.ndarray, np.n
 
 
 class CoarseRow:
-    """One row's way through its windows: `window()` is the next prompt, `advance()` takes what it drew."""
+    """One row's way through its windows: `window()` is the next prompt, `advance()` takes what it drew.
+
+    While neither the semantic part nor the coarse history has moved, a window's prompt is the last one's plus what
+    was drawn since: `continues` is then true, and the KV cache of the last window is the new one's.
+    """
 
     def __init__(self, semantic: SemanticTokens, voice: Voice | None, config: BarkConfig):
         g = self.constants = config.generation
@@ -65,6 +70,7 @@ class CoarseRow:
         self.coarse = coarse_history.astype(np.int32)
         self.num_tokens = num_coarse_tokens(len(semantic), g)
         self.num_windows = math.ceil(self.num_tokens / g.sliding_window_len)
+        self._last_start: int | None = None  # where the last window's semantic part began; None before the first
 
     @property
     def num_done(self) -> int:
@@ -74,6 +80,17 @@ class CoarseRow:
     def done(self) -> bool:
         return self.num_done >= self.num_tokens
 
+    @property
+    def start(self) -> int:
+        """Where the next window's semantic part begins."""
+        at = self.history_length + round(self.num_done / self.constants.coarse_per_semantic)
+        return max(0, at - self.constants.max_semantic_history)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the next window is the last one, grown by what it drew."""
+        return self.start == self._last_start and len(self.coarse) <= self.constants.max_coarse_history
+
     def window(self) -> tuple[np.ndarray, int]:
         """The next prompt: ids [T] right-padded to coarse_prefill_length, and how many of them count.
 
@@ -81,8 +98,7 @@ class CoarseRow:
             [c d e] I [p q]      I the infer token; semantic pads fill a window that runs past the end
         """
         g = self.constants
-        at = self.history_length + round(self.num_done / g.coarse_per_semantic)
-        semantic = self.semantic[max(0, at - g.max_semantic_history) :][: g.max_coarse_input_length]
+        semantic = self.semantic[self.start :][: g.max_coarse_input_length]
         ids = np.zeros(g.coarse_prefill_length, np.int32)
         ids[: g.max_coarse_input_length] = g.coarse_semantic_pad_token
         ids[: len(semantic)] = semantic
@@ -94,6 +110,7 @@ class CoarseRow:
 
     def advance(self, drawn: np.ndarray) -> None:
         """Appends a window's ids [T]; what lies behind the row's end is dropped."""
+        self._last_start = self.start
         self.coarse = np.concatenate([self.coarse, drawn[: self.num_tokens - self.num_done]])
 
     def codes(self) -> CoarseCodes:
@@ -103,51 +120,88 @@ class CoarseRow:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class CoarseRows:
-    """One window of S rows: ids [S, T] of which `length` [S] count; `num_done` [S] tokens were drawn before."""
+class CoarseState:
+    """Decoding state of S slots on a device: the cache, and the last token's hidden state [S, D] and position [S]."""
+
+    cache: KVCache
+    hidden: DeviceArray
+    position: DeviceArray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CoarsePrompts:
+    """Windows to prefill: ids [B, T] of which `length` [B] count; slot [B] (a number past the last slot: nowhere)."""
 
     ids: DeviceArray
     length: DeviceArray
+    slot: DeviceArray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CoarseRows:
+    """What a window of S slots draws with; `num_done` [S] tokens were drawn before."""
+
     num_done: DeviceArray
     sampling: RowSampling
 
 
-def run_window(model: CausalTransformer, rows: CoarseRows, config: BarkConfig) -> tuple[jax.Array, jax.Array]:
-    """Prefills a window and draws `sliding_window_len` ids a row: int32 [S, T], and whether all logits were finite [S].
+def empty_state(config: BarkConfig, slots: int, dtype: DTypeLike) -> CoarseState:
+    """All slots empty: nothing in them is looked at before a prefill overwrites it."""
+    g = config.generation
+    positions = min(g.coarse_prefill_length + g.sliding_window_len, config.coarse.block_size)
+    return CoarseState(
+        cache=KVCache.empty(config.coarse, slots, positions, dtype),
+        hidden=jnp.zeros((slots, config.coarse.hidden_size), dtype),
+        position=jnp.zeros(slots, jnp.int32),
+    )
+
+
+def enter(model: CausalTransformer, state: CoarseState, prompts: CoarsePrompts) -> CoarseState:
+    """Prefills windows and puts each into its slot, overwriting the whole slot."""
+    positions = state.cache.keys[0].shape[2]
+    hidden, cache = model.prefill(model.token_embedding(prompts.ids), prompts.length, positions)
+    entering = CoarseState(cache=cache, hidden=hidden, position=prompts.length - 1)
+    return jax.tree.map(lambda all_rows, new: all_rows.at[prompts.slot].set(new, mode="drop"), state, entering)
+
+
+def run_window(
+    model: CausalTransformer, state: CoarseState, rows: CoarseRows, config: BarkConfig
+) -> tuple[CoarseState, jax.Array, jax.Array]:
+    """Draws `sliding_window_len` ids a row: the state, int32 [S, T], and whether all logits were finite [S].
 
     Codebooks alternate, two steps a loop, so that each step computes its own codebook's classes only.
     """
     g = config.generation
-    positions = min(g.coarse_prefill_length + g.sliding_window_len, config.coarse.block_size)
-    hidden, cache = model.prefill(model.token_embedding(rows.ids), rows.length, positions)
     first_of_odd = g.semantic_vocab_size + g.codebook_size
     # transformers leaves open what lies behind the second codebook (12048..12095 for Bark); Suno does not.
     num_odd = config.coarse.output_vocab_size - first_of_odd
     open_odd = (jnp.arange(num_odd) < g.codebook_size) | rows.sampling.transformers[:, None]
 
-    def one(codebook: int, index: jax.Array, hidden, cache, finite):
+    def one(codebook: int, index: jax.Array, state: CoarseState, finite: jax.Array):
         if codebook == 0:
-            logits = model.logits(hidden, g.semantic_vocab_size, g.codebook_size)
-            finite &= jnp.isfinite(logits).all(axis=-1)
+            logits = model.logits(state.hidden, g.semantic_vocab_size, g.codebook_size)
         else:
-            logits = model.logits(hidden, first_of_odd, num_odd)
-            finite &= jnp.isfinite(logits).all(axis=-1)
+            logits = model.logits(state.hidden, first_of_odd, num_odd)
+        finite &= jnp.isfinite(logits).all(axis=-1)
+        if codebook == 1:
             logits = jnp.where(open_odd, logits, -jnp.inf)
         drawn = draw(filter_logits(logits, rows.sampling), rows.sampling, rows.num_done + index)
         token = drawn + (g.semantic_vocab_size, first_of_odd)[codebook]
-        hidden, cache = model.step(token, rows.length + index, cache)
-        return token, hidden, cache, finite
+        position = state.position + 1
+        hidden, cache = model.step(token, position, state.cache)
+        return token, CoarseState(cache=cache, hidden=hidden, position=position), finite
 
     def frame(number, carry):
-        hidden, cache, finite, tokens = carry
+        state, finite, tokens = carry
         for codebook in range(g.n_coarse_codebooks):
             index = number * g.n_coarse_codebooks + codebook
-            token, hidden, cache, finite = one(codebook, index, hidden, cache, finite)
+            token, state, finite = one(codebook, index, state, finite)
             tokens = jax.lax.dynamic_update_slice(tokens, token[:, None], (0, index))
-        return hidden, cache, finite, tokens
+        return state, finite, tokens
 
-    batch = rows.length.shape[0]
-    start = (hidden, cache, jnp.ones(batch, bool), jnp.zeros((batch, g.sliding_window_len), jnp.int32))
-    num_frames = g.sliding_window_len // g.n_coarse_codebooks
-    _, _, finite, tokens = jax.lax.fori_loop(0, num_frames, frame, start)
-    return tokens, finite
+    batch = state.position.shape[0]
+    start = (state, jnp.ones(batch, bool), jnp.zeros((batch, g.sliding_window_len), jnp.int32))
+    state, finite, tokens = jax.lax.fori_loop(0, g.sliding_window_len // g.n_coarse_codebooks, frame, start)
+    return state, tokens, finite

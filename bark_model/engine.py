@@ -4,11 +4,10 @@ Compiled shapes never change: rows enter free slots and leave when they end. A r
 prompt, settings and key, and on the compiled shape; never on its slot, its device or its neighbours.
 """
 
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,13 +41,60 @@ class Hardware:
     dtype: DTypeLike
 
 
+class Seats:
+    """Which row sits in which slot: `row` [R, S], -1 where nobody sits."""
+
+    def __init__(self, hardware: Hardware):
+        self.row = np.full((hardware.replicas.count, hardware.slots), -1)
+        self.prefill_rows = min(PREFILL_ROWS, hardware.slots)
+
+    @property
+    def occupied(self) -> np.ndarray:
+        """Row numbers in slot order."""
+        return self.row[self.row >= 0]
+
+    def take(self, waiting: deque[int]) -> np.ndarray:
+        """Seats waiting rows, the emptiest device first; returns which seats were taken, a boolean [R, S]."""
+        taken = np.zeros(self.row.shape, bool)
+        while waiting and (self.row < 0).any():
+            device = int((self.row < 0).sum(axis=1).argmax())
+            slot = int(np.flatnonzero(self.row[device] < 0)[0])
+            self.row[device, slot] = waiting.popleft()
+            taken[device, slot] = True
+        return taken
+
+    def leave(self, rows: set[int]) -> None:
+        self.row[np.isin(self.row, list(rows))] = -1
+
+    def packs(self, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Splits chosen seats, a boolean [R, S], into prefills of `prefill_rows` rows a device.
+
+        Yields (row [R, P], slot [R, P]). A place nobody takes repeats a chosen row, bound for slot S: nowhere.
+            chosen slots [1 4 5] of 8, P 2  ->  slots [1 4], then [5 8]
+        """
+        shape = (self.row.shape[0], self.prefill_rows)
+        queues = [deque(np.flatnonzero(device)) for device in chosen]
+        filler = self.row[chosen][0] if chosen.any() else -1
+        while any(queues):
+            row, slot = np.full(shape, filler), np.full(shape, self.row.shape[1], np.int32)
+            for device, queue in enumerate(queues):
+                for place in range(min(self.prefill_rows, len(queue))):
+                    slot[device, place] = queue.popleft()
+                    row[device, place] = self.row[device, slot[device, place]]
+            yield row, slot
+
+
+def _to_devices(tree: Any, shape: tuple[int, ...]) -> Any:
+    """A tree of [R * P, ...] host arrays -> [R, P, ...]."""
+    return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), tree)
+
+
 class SemanticEngine:
     """Continuous batching: between dispatches of decode steps, ended rows leave and waiting rows are prefilled."""
 
     def __init__(self, network: Network, config: BarkConfig, hardware: Hardware):
         self.network, self.config, self.hardware = network, config, hardware
         g, pmap = config.generation, hardware.replicas.pmap
-        self.prefill_rows = min(PREFILL_ROWS, hardware.slots)
         self._empty = pmap(lambda _: semantic.empty_state(config, hardware.slots, hardware.dtype))
         self._enter = pmap(network.bind(lambda model, state, rows: semantic.enter(model, state, rows, g)), donate=(1,))
         self._steps = pmap(
@@ -57,56 +103,36 @@ class SemanticEngine:
 
     def run(self, requests: Sequence[Request], texts: Sequence[TextIds]) -> list[tuple[SemanticTokens, int]]:
         """Tokens [T] and stop code (semantic.EOS, ...) of each row, in order."""
-        count, slots = self.hardware.replicas.count, self.hardware.slots
         # Longest first: the tail, where slots stand empty, is then made of short rows.
         waiting = deque(sorted(range(len(requests)), key=lambda i: -len(texts[i])))
-        seats = np.full((count, slots), -1)
+        seats = Seats(self.hardware)
         results: list[Any] = [None] * len(requests)
-        state = self._empty(np.zeros(count))
-        while waiting or (seats >= 0).any():
-            for entering in self._admit(seats, waiting):
-                state = self._enter(self.network.parameters, state, self._rows(entering, seats, requests, texts))
+        state = self._empty(np.zeros(self.hardware.replicas.count))
+        while waiting or len(seats.occupied):
+            # A prefill costs the same for one row as for a full pack: wait until a device has room for a pack.
+            room = (seats.row < 0).sum(axis=1).max()
+            if room >= min(seats.prefill_rows, len(waiting)):
+                for row, slot in seats.packs(seats.take(waiting)):
+                    state = self._enter(self.network.parameters, state, self._rows(row, slot, requests, texts))
             state = self._steps(self.network.parameters, state)
             stop = np.asarray(state.stop)
-            ended = np.argwhere((stop != semantic.RUNNING) & (seats >= 0))
+            ended = np.argwhere((stop != semantic.RUNNING) & (seats.row >= 0))
             if len(ended):
                 tokens, num_tokens = np.asarray(state.tokens), np.asarray(state.count)
                 for device, slot in ended:
                     row = tokens[device, slot, : num_tokens[device, slot]]
-                    results[seats[device, slot]] = (row.copy(), int(stop[device, slot]))
-                    seats[device, slot] = -1
+                    results[seats.row[device, slot]] = (row.copy(), int(stop[device, slot]))
+                    seats.row[device, slot] = -1
         return results
 
-    def _admit(self, seats: np.ndarray, waiting: deque[int]):
-        """Seats waiting rows; yields a boolean [R, S] of those seated for each prefill that is worth its cost."""
-        while waiting:
-            free = (seats < 0).sum(axis=1)
-            if free.max() < min(self.prefill_rows, len(waiting)):
-                return
-            seated = np.zeros(seats.shape, bool)
-            for _ in range(self.prefill_rows):
-                for device in np.argsort(-(seats < 0).sum(axis=1), kind="stable"):
-                    empty = np.flatnonzero(seats[device] < 0)
-                    if waiting and len(empty) and seated[device].sum() < self.prefill_rows:
-                        seats[device, empty[0]] = waiting.popleft()
-                        seated[device, empty[0]] = True
-            yield seated
-
-    def _rows(self, seated: np.ndarray, seats: np.ndarray, requests, texts) -> semantic.SemanticRows:
-        """The rows of one prefill, [R, prefill_rows, ...]; places nobody takes hold row 0 bound for no slot."""
-        shape = (seats.shape[0], self.prefill_rows)
-        who, slot = np.zeros(shape, int), np.full(shape, seats.shape[1], np.int32)
-        for device in range(shape[0]):
-            taken = np.flatnonzero(seated[device])
-            slot[device, : len(taken)] = taken
-            who[device, : len(taken)] = seats[device, taken]
+    def _rows(self, row: np.ndarray, slot: np.ndarray, requests, texts) -> semantic.SemanticRows:
         g = self.config.generation
-        chosen = [requests[i] for i in who.flat]
+        chosen = [requests[i] for i in row.flat]
         limits = [semantic.token_limit(request.sampling.semantic.max_duration_s, g) for request in chosen]
         codes = {"max_duration": semantic.MAX_DURATION, "cap": semantic.CAP}
         prompts = [
             semantic.semantic_prompt(texts[i], None if requests[i].voice is None else requests[i].voice.semantic, g)
-            for i in who.flat
+            for i in row.flat
         ]
         rows = semantic.SemanticRows(
             prompt=np.stack(prompts),
@@ -115,46 +141,79 @@ class SemanticEngine:
             limit_stop=np.array([codes[stop] for _, stop in limits], np.int32),
             sampling=row_sampling("semantic", chosen),
         )
-        return jax.tree.map(lambda array: array.reshape(*shape, *array.shape[1:]), rows)
+        return _to_devices(rows, row.shape)
 
 
-class WindowRow(Protocol):
-    """A row that goes through windows of one shape, one after the other."""
-
-    @property
-    def num_windows(self) -> int: ...
-
-    @property
-    def done(self) -> bool: ...
-
-    def advance(self, drawn: np.ndarray) -> None: ...
-
-    def codes(self) -> np.ndarray: ...
-
-
-class WindowEngine(ABC):
-    """Coarse and fine alike: rows join and leave between windows, each window one dispatch on fresh prompts."""
+class CoarseEngine:
+    """Sliding windows: rows join and leave between windows. Only a window that has moved is prefilled again."""
 
     def __init__(self, network: Network, config: BarkConfig, hardware: Hardware):
         self.network, self.config, self.hardware = network, config, hardware
-        self._window = hardware.replicas.pmap(network.bind(self._run_window))
+        pmap, g = hardware.replicas.pmap, config.generation
+        # The prompts of a clip without a voice begin without history: most first windows are this short.
+        self.prefill_lengths = (g.max_coarse_input_length + 1, g.coarse_prefill_length)
+        self._empty = pmap(lambda _: coarse.empty_state(config, hardware.slots, hardware.dtype))
+        self._enter = pmap(network.bind(coarse.enter), donate=(1,))
+        self._window = pmap(
+            network.bind(lambda model, state, rows: coarse.run_window(model, state, rows, config)), donate=(1,)
+        )
 
-    @abstractmethod
-    def _run_window(self, model: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        """The device function: what a window draws [S, ...], and whether its logits were finite [S]."""
+    def run(self, requests: Sequence[Request], tokens: Sequence[SemanticTokens]) -> list[CoarseCodes | NonFinite]:
+        """Coarse codes [2, T] of each row, in order, or NonFinite in the place of a row that has none."""
+        rows = [coarse.CoarseRow(t, r.voice, self.config) for r, t in zip(requests, tokens, strict=True)]
+        waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].num_windows))
+        seats, broken = Seats(self.hardware), set()
+        state = self._empty(np.zeros(self.hardware.replicas.count))
+        while waiting or len(seats.occupied):
+            seats.take(waiting)
+            for length in self.prefill_lengths:
+                moved = [i for i in seats.occupied if not rows[i].continues and self._prefill_length(rows[i]) == length]
+                for row, slot in seats.packs(np.isin(seats.row, moved)):
+                    state = self._enter(self.network.parameters, state, self._prompts(row, slot, rows, length))
+            state, drawn, finite = self._window(self.network.parameters, state, self._rows(seats.row, rows, requests))
+            drawn, finite = np.asarray(drawn), np.asarray(finite)
+            for device, slot in np.argwhere(seats.row >= 0):
+                number = int(seats.row[device, slot])
+                rows[number].advance(drawn[device, slot])
+                if not finite[device, slot]:
+                    broken.add(number)
+            seats.leave({int(i) for i in seats.occupied if rows[i].done})
+        return [NonFinite() if i in broken else row.codes() for i, row in enumerate(rows)]
 
-    @abstractmethod
-    def _row(self, request: Request, tokens: np.ndarray) -> WindowRow:
-        """The host side of one row."""
+    def _prefill_length(self, row: coarse.CoarseRow) -> int:
+        """The compiled length of a row's prefill: its own alone decides, so that neighbours change no bit."""
+        return min(length for length in self.prefill_lengths if row.window()[1] <= length)
 
-    @abstractmethod
-    def _batch(self, rows: Sequence[Any], requests: Sequence[Request]) -> Any:
-        """The next window of each row, as host arrays [B, ...]."""
+    def _prompts(self, row: np.ndarray, slot: np.ndarray, rows: list[coarse.CoarseRow], length: int):
+        windows = [rows[i].window() for i in row.flat]
+        prompts = coarse.CoarsePrompts(
+            ids=np.stack([ids[:length] for ids, _ in windows]),
+            length=np.array([used for _, used in windows], np.int32),
+            slot=slot.reshape(-1),
+        )
+        return _to_devices(prompts, row.shape)
 
-    def run(self, requests: Sequence[Request], tokens: Sequence[np.ndarray]) -> list[np.ndarray | NonFinite]:
-        """Codes [K, T] of each row, in order, or NonFinite in the place of a row that has none."""
-        rows = [self._row(request, given) for request, given in zip(requests, tokens, strict=True)]
-        # Longest first: the tail, where slots stand empty, is then made of short rows.
+    def _rows(self, seated: np.ndarray, rows: list[coarse.CoarseRow], requests: Sequence[Request]) -> coarse.CoarseRows:
+        """What every seat draws with; an empty seat draws like row 0, and nobody looks."""
+        numbers = np.maximum(seated, 0).reshape(-1)
+        batch = coarse.CoarseRows(
+            num_done=np.array([rows[i].num_done for i in numbers], np.int32),
+            sampling=row_sampling("coarse", [requests[i] for i in numbers]),
+        )
+        return _to_devices(batch, seated.shape)
+
+
+class FineEngine:
+    """Overlapping windows: rows join and leave between windows, each window one dispatch on a fresh buffer."""
+
+    def __init__(self, network: Network, config: BarkConfig, hardware: Hardware):
+        self.network, self.config, self.hardware = network, config, hardware
+        g = config.generation
+        self._window = hardware.replicas.pmap(network.bind(lambda model, rows: fine.run_window(model, rows, g)))
+
+    def run(self, requests: Sequence[Request], codes: Sequence[CoarseCodes]) -> list[FineCodes | NonFinite]:
+        """Fine codes [8, T] of each row, in order, or NonFinite in the place of a row that has none."""
+        rows = [fine.FineRow(c, r.voice, self.config.generation) for r, c in zip(requests, codes, strict=True)]
         waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].num_windows))
         active: list[int] = []
         broken: set[int] = set()
@@ -162,44 +221,16 @@ class WindowEngine(ABC):
         while waiting or active:
             while waiting and len(active) < replicas.count * slots:
                 active.append(waiting.popleft())
-            batch = self._batch([rows[i] for i in active], [requests[i] for i in active])
-            drawn, finite = replicas.run_rows(self._window, self.network.parameters, batch, slots)
+            batch = self._rows([rows[i] for i in active], [requests[i] for i in active])
+            predicted, finite = replicas.run_rows(self._window, self.network.parameters, batch, slots)
             for place, i in enumerate(active):
-                rows[i].advance(drawn[place])
-            broken.update(i for place, i in enumerate(active) if not finite[place])
+                rows[i].advance(predicted[place])
+                if not finite[place]:
+                    broken.add(i)
             active = [i for i in active if not rows[i].done]
         return [NonFinite() if i in broken else row.codes() for i, row in enumerate(rows)]
 
-
-class CoarseEngine(WindowEngine):
-    """Semantic tokens [T] -> coarse codes [2, T]."""
-
-    def _run_window(self, model, batch: coarse.CoarseRows):
-        return coarse.run_window(model, batch, self.config)
-
-    def _row(self, request: Request, tokens: SemanticTokens) -> coarse.CoarseRow:
-        return coarse.CoarseRow(tokens, request.voice, self.config)
-
-    def _batch(self, rows: Sequence[coarse.CoarseRow], requests: Sequence[Request]) -> coarse.CoarseRows:
-        prompts = [row.window() for row in rows]
-        return coarse.CoarseRows(
-            ids=np.stack([ids for ids, _ in prompts]),
-            length=np.array([length for _, length in prompts], np.int32),
-            num_done=np.array([row.num_done for row in rows], np.int32),
-            sampling=row_sampling("coarse", requests),
-        )
-
-
-class FineEngine(WindowEngine):
-    """Coarse codes [2, T] -> fine codes [8, T]."""
-
-    def _run_window(self, model, batch: fine.FineRows):
-        return fine.run_window(model, batch, self.config.generation)
-
-    def _row(self, request: Request, tokens: CoarseCodes) -> fine.FineRow:
-        return fine.FineRow(tokens, request.voice, self.config.generation)
-
-    def _batch(self, rows: Sequence[fine.FineRow], requests: Sequence[Request]) -> fine.FineRows:
+    def _rows(self, rows: Sequence[fine.FineRow], requests: Sequence[Request]) -> fine.FineRows:
         buffers = [row.window() for row in rows]
         return fine.FineRows(
             codes=np.stack([buffer for buffer, _ in buffers]),

@@ -78,8 +78,8 @@ class CausalTransformer(nnx.Module):
 
         A position at the end of the cache (a row that is done) is clamped to the last place.
         """
-        x = (self.token_embedding(tokens) + self.position_embedding(position))[:, None]
         place = jnp.minimum(position, cache.keys[0].shape[2] - 1)
+        x = (self.token_embedding(tokens) + self.position_embedding(place))[:, None]
         # position 2 of T 5 looks at  [1 1 1 0 0]
         visible = (jnp.arange(cache.keys[0].shape[2]) <= place[:, None])[:, None, None, :]
         keys, values = [], []

@@ -52,11 +52,11 @@ def test_history_is_aligned_and_loses_its_last_frame(num_semantic, num_frames, s
     assert kept_coarse[-1] == flatten_codes(voice(num_semantic, num_frames).coarse, G)[-3]
 
 
-def walk(row: CoarseRow) -> list[tuple[np.ndarray, int]]:
-    """All windows of a row whose draws are counted up."""
+def walk(row: CoarseRow) -> list[tuple[np.ndarray, int, bool]]:
+    """All windows of a row whose draws are counted up: ids, length, and whether the old cache serves."""
     windows = []
     while not row.done:
-        windows.append(row.window())
+        windows.append((*row.window(), row.continues))
         start = 10_000 + row.num_done % 1000
         row.advance(np.arange(start, start + G.sliding_window_len))
     return windows
@@ -68,26 +68,33 @@ def test_the_longest_clip_costs_what_bark_says():
     windows = walk(row)
     assert len(windows) == row.num_windows == 39
     assert row.num_tokens == row.num_done == 2308
-    assert sum(length for _, length in windows) == 34_589
-    assert max(length for _, length in windows) == 887
+    assert sum(length for _, length, _ in windows) == 34_589
+    assert max(length for _, length, _ in windows) == 887
+    assert not any(continues for _, _, continues in windows)  # with such a voice every window moves
 
 
 def test_first_window_without_a_voice():
     """All semantic tokens that fit, pads, the infer token, and no history."""
-    [(ids, length), *_] = walk(CoarseRow(np.arange(5), None, CONFIG))
+    [(ids, length, _), *_] = walk(CoarseRow(np.arange(5), None, CONFIG))
     assert length == 257
     assert ids[:6].tolist() == [0, 1, 2, 3, 4, 12_048]
     assert ids[255:257].tolist() == [12_048, 12_050]
 
 
-def test_a_new_window_extends_the_old_one_until_it_moves():
-    """Until something slides a window is the old one plus the tokens drawn since: 10 windows without a voice."""
+@pytest.mark.parametrize("with_voice", [None, voice(60, 90), voice(500, 800)], ids=["none", "short", "long"])
+def test_a_window_continues_exactly_when_it_is_the_old_one_and_what_was_drawn(with_voice):
+    """`continues` is what lets the KV cache be kept: it must be true for equal prompts only."""
+    windows = walk(CoarseRow(np.arange(600), with_voice, CONFIG))
+    assert not windows[0][2]
+    for (old, old_length, _), (new, new_length, continues) in itertools.pairwise(windows):
+        extends = new_length == old_length + G.sliding_window_len and np.array_equal(old[:old_length], new[:old_length])
+        assert continues == extends
+
+
+def test_a_clip_without_voice_prefills_once_for_its_first_eleven_windows():
     windows = walk(CoarseRow(np.arange(600), None, CONFIG))
-    extends = [
-        np.array_equal(old[:old_length], new[:old_length])
-        for (old, old_length), (new, _) in itertools.pairwise(windows)
-    ]
-    assert extends.index(False) == 10
+    assert [continues for _, _, continues in windows[:12]] == [False] + [True] * 10 + [False]
+    assert [length for _, length, continues in windows if not continues][:2] == [257, 887]
 
 
 def test_the_window_slides_with_the_audio():

@@ -135,8 +135,12 @@ def test_real_sizes_trace_through_every_stage(size):
     assert jax.tree.map(lambda a: (a.shape, a.dtype), stepped) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
     assert stepped.cache.keys[0].shape == (slots, size[1], 1024, size[2] // size[1])
 
-    window = coarse.CoarseRows(shape((slots, 887), jnp.int32), whole, whole, sampling)
-    tokens, finite = run("coarse", lambda model, rows: coarse.run_window(model, rows, config), window)
+    state = jax.eval_shape(lambda: coarse.empty_state(config, slots, jnp.bfloat16))
+    prompts = coarse.CoarsePrompts(shape((slots, 887), jnp.int32), whole, whole)
+    state = run("coarse", coarse.enter, state, prompts)
+    window = lambda model, state, rows: coarse.run_window(model, state, rows, config)  # noqa: E731
+    state, tokens, finite = run("coarse", window, state, coarse.CoarseRows(whole, sampling))
+    assert state.cache.keys[0].shape == (slots, size[1], 947, size[2] // size[1])
     assert (tokens.shape, finite.shape) == ((slots, 60), (slots,))
 
     buffer = fine.FineRows(shape((slots, 8, 1024), jnp.int32), whole, whole, sampling)
