@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,18 +14,18 @@ from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.outputs.tokens import TokenRow
 from pipeline.prepare import chunk_id
-from pipeline.records import FailedRecord
+from pipeline.records import FailedRecord, Record
 from pipeline.units import Ready, Unit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What made the rows: the checkpoint and its sample rate, the job, and where a record's voice is found."""
+    """What made the rows: the job, its checkpoint, and where a record's voice is found."""
 
     job: Job
     model_sha256: str
     sample_rate: int
-    voice: Callable[[str | None], Voice | None]
+    voice: Callable[[Record], Voice | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,30 +93,62 @@ def _finish(ready: Ready, clips: Sequence[_Clip], made: Made) -> Finished:
 
 def _row(ready: Ready, number: int, clip: _Clip, made: Made) -> TokenRow:
     record, part, result, job = ready.record, ready.chunks[number], clip.result, made.job
-    voice = made.voice(record.voice)
+    given = ready.stored[number] if ready.stored else TokenRow(id="", record_id="")
+    voice_name, voice_hash = _voice(record, given, made)
     codes = result.coarse if result.fine is None else result.fine
-    return TokenRow(
+    return replace(
+        given,  # what a stored row says of its book, its text and its semantic tokens stays
         id=chunk_id(ready.id, number),
         record_id=ready.id,
         document=record.document,
         index=record.index,
-        text=part.text,
+        text=part.text or None,
         language=record.language or job.language,
-        voice=voice and voice.name,
-        voice_hash=voice and voice.sha256,
-        seed=job.seed if record.seed is None else record.seed,
-        attempt=ready.attempt,
+        voice=voice_name,
+        voice_hash=voice_hash,
+        seed=job.seed_of(record.seed),
+        attempt=max(ready.attempt, given.attempt),
         semantic=result.semantic,
         coarse=result.coarse,
         fine=result.fine,
         num_frames=None if codes is None else codes.shape[1],
-        stop_reason=result.stop_reason,
+        stop_reason=result.stop_reason or given.stop_reason,
         model=job.checkpoint,
         model_sha256=made.model_sha256,
         dtype=job.devices.dtype,
         slots=clip.slots,
-        sampling=json.dumps(to_mapping(job.sampling), sort_keys=True),
+        sampling=_sampling(job, given),
         source=record.source,
         source_start=part.start,
         source_end=part.end,
     )
+
+
+def _voice(record: Record, given: TokenRow, made: Made) -> tuple[str | None, str | None]:
+    """Name and hash of the voice that made the codes: the stored ones where no stage ran that reads a voice."""
+    if made.job.stages.from_ in ("fine", "audio"):
+        return given.voice, given.voice_hash
+    voice = made.voice(record)
+    return (voice.name, voice.sha256) if voice else (None, None)
+
+
+def _sampling(job: Job, given: TokenRow) -> str:
+    """The job's sampling as JSON; where stored tokens were re-used, with what had made those."""
+    values = to_mapping(job.sampling)
+    if given.id:
+        made = {name: getattr(given, name) for name in ("model", "model_sha256", "dtype", "slots", "seed", "attempt")}
+        values["reused"] = {
+            "stage": job.stages.from_,
+            **made,
+            "voice": given.voice,
+            "sampling": _parsed(given.sampling),
+        }
+    return json.dumps(values, sort_keys=True)
+
+
+def _parsed(sampling: str | None) -> object:
+    """A stored row's sampling, as JSON inside JSON if it is any."""
+    try:
+        return json.loads(sampling or "null")
+    except (ValueError, RecursionError):
+        return None

@@ -7,9 +7,10 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
-from bark_model.outcomes import Failure, Request, Result
+from bark_model.axes import Waveform
+from bark_model.outcomes import Failure, Request, Result, Stage
 from pipeline.errors import excerpt
 
 
@@ -21,7 +22,17 @@ class Outcome:
     slots: int
 
 
-Call: TypeAlias = Callable[[Sequence[Request], int], Sequence[Result | Failure]]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodeRequest:
+    """A recording to encode into codes: float32 [L] at the checkpoint's sample rate."""
+
+    id: str
+    audio: Waveform
+    start: ClassVar[Stage] = "audio"
+
+
+AnyRequest: TypeAlias = Request | EncodeRequest
+Call: TypeAlias = Callable[[Sequence[AnyRequest], int], Sequence[Result | Failure]]
 """The model at a slot count: an outcome a request, in order; raises for what is not about one row."""
 
 
@@ -42,7 +53,7 @@ def slot_ladder(slots: int) -> tuple[int, ...]:
     return tuple(slots >> shift for shift in range(slots.bit_length()))
 
 
-def isolate(call: Call, requests: Sequence[Request], slots: int) -> list[Outcome]:
+def isolate(call: Call, requests: Sequence[AnyRequest], slots: int) -> list[Outcome]:
     """An outcome for every request, in order, whatever the model raises for some of them.
 
     A batch that raises is halved at the same compiled shape until the guilty request is alone; one that exhausts
@@ -66,7 +77,7 @@ def _plain(made: Result | Failure) -> Result | Failure:
     return made
 
 
-def _isolate(call: Call, requests: Sequence[Request], ladder: Sequence[int]) -> list[Outcome]:
+def _isolate(call: Call, requests: Sequence[AnyRequest], ladder: Sequence[int]) -> list[Outcome]:
     if not requests:
         return []
     try:
@@ -83,7 +94,7 @@ def _isolate(call: Call, requests: Sequence[Request], ladder: Sequence[int]) -> 
     return [Outcome(made=one, slots=ladder[0]) for one in made]
 
 
-def _raised(request: Request, error: Exception) -> _Raised:
+def _raised(request: AnyRequest, error: Exception) -> _Raised:
     name = "OutOfMemory" if is_out_of_memory(error) else type(error).__name__
     lines = str(error).strip().splitlines() or [""]
     return _Raised(id=request.id, stage=request.start, error=name, message=lines[0][:200])
@@ -106,7 +117,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def with_timeout(call: Call, timeout_s: float) -> Call:
     """The same call, raising TimedOut after `timeout_s`. The stuck thread stays behind: Python cannot stop it."""
 
-    def limited(requests: Sequence[Request], slots: int) -> Sequence[Result | Failure]:
+    def limited(requests: Sequence[AnyRequest], slots: int) -> Sequence[Result | Failure]:
         answers: queue.SimpleQueue = queue.SimpleQueue()
 
         def work() -> None:

@@ -14,6 +14,8 @@ from pipeline.runners import beam_runner
 STAGES = ("text", "semantic", "coarse", "fine", "audio")
 """Bark's stages in order. `from` names what is given, `to` what is made last."""
 
+NO_VOICE = "none"
+
 Stage = Literal["text", "semantic", "coarse", "fine", "audio"]
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%")
 
@@ -78,15 +80,19 @@ class Devices:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run, checked at construction. `input` may be globs, one or several; `voice` a preset's name, an .npz or none."""
+    """One run, checked at construction. `input` is one glob or several; `voice` a preset's name, an .npz or none.
+
+    A record's own voice and seed come before the job's. In `reprocess` it is the other way round: there the records'
+    are those of the run that made them, and the job's, where given, take their place.
+    """
 
     job: Literal["dataset", "reprocess"] = "dataset"
     input: tuple[str, ...]
     output: str
     checkpoint: str = "demo"
-    voice: str = "none"
+    voice: str | None = None
     language: str | None = None
-    seed: int = 0
+    seed: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
     stages: Stages = field(default_factory=Stages)
     chunk: Chunking = field(default_factory=Chunking)
@@ -104,11 +110,11 @@ class Job:
             *(("input", pattern) for pattern in self.input),
             ("output", self.output),
             ("checkpoint", self.checkpoint),
-            ("voice", self.voice),
+            ("voice", "none" if self.voice is None else self.voice),
         ]:
             if not value.strip() or not value.isprintable():
                 raise UsageError(f"{name} is {excerpt(value)}, must be a path or a name")
-        _within("seed", self.seed, 0, 2**32 - 1, "any whole number gives its own reading")
+        _within("seed", self.seed or 0, 0, 2**32 - 1, "any whole number gives its own reading")
         _within("unit_audio_s", self.unit_audio_s, 1, 86400, "600 makes units of about ten minutes of audio")
         self.allowed_failures(0)
         beam_runner(self.runner)
@@ -118,6 +124,16 @@ class Job:
             )
         if self.job == "reprocess" and self.stages.from_ == "text":
             raise UsageError("stages.from is 'text', a reprocess job starts from semantic, coarse, fine or audio")
+
+    def voice_of(self, voice: str | None) -> str:
+        """The name of a record's voice, given its own."""
+        first, second = (self.voice, voice) if self.job == "reprocess" else (voice, self.voice)
+        return first or second or NO_VOICE
+
+    def seed_of(self, seed: int | None) -> int:
+        """A record's seed, given its own."""
+        first, second = (self.seed, seed) if self.job == "reprocess" else (seed, self.seed)
+        return first if first is not None else second or 0
 
     def allowed_failures(self, records: int) -> int:
         """How many of `records` may fail before the run stops; `max_failed` is a percentage or a whole number."""

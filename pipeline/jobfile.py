@@ -103,7 +103,7 @@ def override(mapping: Mapping[str, Any], key: str, raw: str | None) -> dict[str,
     """The mapping with one dotted key set from a flag's text, read as YAML unless the key holds text."""
     if raw is None:
         raise UsageError(f"--{key} has no value: write --{key} VALUE")
-    value = raw if known_keys()[key] in (str, TEXTS) else _parse(raw, f"--{key}")
+    value = raw if known_keys()[key] in (str, str | None, TEXTS) else _parse(raw, f"--{key}")
     *parents, last = key.split(".")
     result = dict(mapping)
     level = result
@@ -133,8 +133,6 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     if kind is str:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return str(value)
-        if value is None and name == "voice":
-            return "none"
     elif kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     elif kind is float:

@@ -14,6 +14,7 @@ import yaml
 from pipeline.buckets import read_buckets
 from pipeline.commit import read_commit
 from pipeline.errors import UsageError
+from pipeline.inputs import check_model, list_input, read_input
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
@@ -21,9 +22,9 @@ from pipeline.model import open_checkpoint
 from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer
 from pipeline.progress import duration
-from pipeline.records import FailedRecord, Record
+from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
-from pipeline.sources import Shard, list_shards, read_shard
+from pipeline.sources import Shard
 from pipeline.store import Store, StoreError, open_store
 from pipeline.store.filesystems import is_local
 from pipeline.supervisor import TooManyFailed, supervise
@@ -52,14 +53,17 @@ def check(
     `shards` are listed unless given.
     """
     preparer = Preparer(job)
-    voice = preparer.voice(None)
+    voice = preparer.job_voice()
     try:
-        found = list_shards(job.input) if shards is None else tuple(shards)
+        found = list_input(job) if shards is None else tuple(shards)
         check_output(job, found)
         store = open_store(job.output)
+        sha256 = open_checkpoint(job.checkpoint).sha256
+        if not force:
+            check_model(job, preparer.config, found, sha256)
         facts = identity(
             job,
-            checkpoint_sha256=open_checkpoint(job.checkpoint).sha256,
+            checkpoint_sha256=sha256,
             voice_sha256=None if voice is None else voice.sha256,
         )
         plan, is_new = next_plan(store, job, found, facts, force=force, retry_failed=retry_failed)
@@ -76,7 +80,8 @@ def check_output(job: Job, shards: Sequence[Shard]) -> None:
             raise UsageError(f"output {job.output!r} is the input, too: choose another output")
     for pattern in map(_normal, job.input):
         folder = pattern.partition("/**")[0]
-        if folder != pattern and f"{output}/".startswith(f"{folder}/"):
+        reaches_down = folder != pattern or not any(sign in pattern for sign in "*?[")
+        if reaches_down and f"{output}/".startswith(f"{folder}/"):
             raise UsageError(f"output {job.output!r} lies inside the input {pattern!r}: choose another output")
     for shard in shards:
         if _normal(shard.uri).startswith(f"{output}/"):
@@ -107,11 +112,11 @@ def stored_job(job: Job) -> bytes:
     return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True).encode()
 
 
-def read_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
+def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
     """Every record of the input, prepared here and now: what workers do, for `plan`."""
     for shard in checked.plan.shards:
-        for item in read_shard(shard):
-            yield checked.preparer.prepare(item) if isinstance(item, Record) else item
+        for item in read_input(checked.job, checked.preparer.config, shard):
+            yield item if isinstance(item, FailedRecord) else checked.preparer.prepare(item)
 
 
 def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> int:

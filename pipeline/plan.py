@@ -46,8 +46,9 @@ class Plan:
 def identity(job: Job, *, checkpoint_sha256: str, voice_sha256: str | None) -> dict[str, Any]:
     """Everything of a job that changes results, as JSON. Records add their own text, voice and seed."""
     mapping = to_mapping(job)
-    kept = {key: mapping[key] for key in ("job", "language", "seed", "sampling", "stages", "chunk", "audio")}
+    kept = {key: mapping[key] for key in ("job", "language", "sampling", "stages", "chunk", "audio")}
     return kept | {
+        "seed": job.seed if job.job == "reprocess" else job.seed_of(None),
         "slots": job.devices.slots,
         "dtype": job.devices.dtype,
         "checkpoint": checkpoint_sha256,

@@ -1,6 +1,7 @@
 """Record -> what can be synthesised: its chunks, its voice found, its fingerprint; or the reason why not."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from bark_model.outcomes import Request
@@ -8,14 +9,18 @@ from bark_model.text import load_tokenizer
 from bark_model.voices import Voice, VoiceError, load_voice
 from pipeline.chunking import HARD_CAP_TOKENS, chunk, estimate_seconds
 from pipeline.errors import UsageError, excerpt
-from pipeline.job import Job
+from pipeline.inputs import Found
+from pipeline.job import NO_VOICE, STAGES, Job
 from pipeline.model import open_checkpoint
+from pipeline.outputs.tokens import TokenRow
 from pipeline.plan import digest
-from pipeline.records import FailedRecord, Record
-from pipeline.units import Ready, Tokens
+from pipeline.records import Chunk, FailedRecord, Record
+from pipeline.sources import Shard
+from pipeline.sources.tokens import StoredRecord
+from pipeline.units import Ready
 
-NO_VOICE = "none"
 _PRESET = re.compile(r"[\w-]+(/[\w-]+)*")
+_BYTES_PER_AUDIO_S = 32_000  # of a WAV or FLAC file at 24 kHz, between the two
 
 
 class Preparer:
@@ -24,9 +29,9 @@ class Preparer:
     def __init__(self, job: Job):
         self._job = job
         checkpoint = open_checkpoint(job.checkpoint)
-        self._folder, self._config = checkpoint.folder, checkpoint.config
+        self._folder, self.config = checkpoint.folder, checkpoint.config
         self._tokenizer = load_tokenizer(self._folder)
-        g = self._config.generation
+        g = self.config.generation
         self.sample_rate = g.sample_rate
         self.max_tokens = min(job.chunk.max_tokens or g.chunk_tokens, HARD_CAP_TOKENS)
         if self.max_tokens > g.max_input_semantic_length:
@@ -36,41 +41,74 @@ class Preparer:
             )
         self._load = lru_cache(maxsize=256)(self._load_voice)
 
-    def voice(self, name: str | None) -> Voice | None:
-        """A record's voice, or the job's when it names none; VoiceError with near names when there is none such.
+    def job_voice(self) -> Voice | None:
+        """The voice that the job names; VoiceError with near names when there is none such."""
+        return self._load(self._job.voice or NO_VOICE)
+
+    def voice(self, record: Record) -> Voice | None:
+        """A record's voice; VoiceError when there is none such.
 
         The job may name an `.npz`; a record names presets only, so that no text file makes a worker open files.
         """
-        if name in (None, self._job.voice):
-            return self._load(self._job.voice)
-        if not _PRESET.fullmatch(name):
+        if not self._uses_voice():
+            return None
+        name = self._job.voice_of(record.voice)
+        if name != self._job.voice and not _PRESET.fullmatch(name):
             raise VoiceError(f"UnknownVoice {excerpt(name)}: a record names a preset of the checkpoint, or none")
         return self._load(name)
 
-    def _load_voice(self, name: str) -> Voice | None:
-        return None if name == NO_VOICE else load_voice(name, self._folder, self._config.generation)
+    def _uses_voice(self) -> bool:
+        """Whether a stage runs that reads the voice; decoding and encoding do not."""
+        return STAGES.index(self._job.stages.from_) < STAGES.index("fine")
 
-    def prepare(self, record: Record) -> Ready | FailedRecord:
+    def _load_voice(self, name: str) -> Voice | None:
+        return None if name == NO_VOICE else load_voice(name, self._folder, self.config.generation)
+
+    def prepare(self, found: Found) -> Ready | FailedRecord:
         """The record with its chunks, estimate and fingerprint, or the failure of its text or voice."""
+        if isinstance(found, Shard):
+            return self._recording(found)
+        stored = found.chunks if isinstance(found, StoredRecord) else ()
+        record = found.record if isinstance(found, StoredRecord) else found
         try:
-            voice = self.voice(record.voice)
+            voice = self.voice(record)
         except VoiceError as error:
             return _failure(record, "voice", str(error).split()[0], str(error))
-        language = record.language or self._job.language
-        chunks = chunk(record.text, self._token_spans, limit_tokens=self.max_tokens, language=language)
+        chunks = tuple(map(_stored_chunk, stored)) if stored else self._chunks(record)
         if not chunks:
             return _failure(record, "text", "EmptyText", f"text {excerpt(record.text)} has nothing to speak")
         return Ready(
             record=record,
             chunks=chunks,
-            audio_s=sum(estimate_seconds(one.text) for one in chunks),
-            fingerprint=record_fingerprint(record, voice),
+            audio_s=sum(map(self._seconds, stored)) or sum(estimate_seconds(one.text) for one in chunks),
+            fingerprint=record_fingerprint(record, voice, stored),
+            stored=stored,
         )
+
+    def _recording(self, shard: Shard) -> Ready:
+        record = Record(id=shard.name, text="", source=shard.name, line=1)
+        return Ready(
+            record=record,
+            chunks=(Chunk(text="", start=0, end=0),),
+            audio_s=shard.size_bytes / _BYTES_PER_AUDIO_S,
+            fingerprint=digest([shard.name, shard.identity]),
+            recording=shard,
+        )
+
+    def _chunks(self, record: Record) -> tuple[Chunk, ...]:
+        language = record.language or self._job.language
+        return chunk(record.text, self._token_spans, limit_tokens=self.max_tokens, language=language)
+
+    def _seconds(self, row: TokenRow) -> float:
+        g = self.config.generation
+        if row.semantic is not None:
+            return len(row.semantic) / g.semantic_rate_hz
+        codes = row.coarse if row.coarse is not None else row.fine
+        return 0.0 if codes is None else codes.shape[1] / g.coarse_rate_hz
 
     def requests(self, ready: Ready) -> list[Request]:
         """A request a chunk. The ids, with seed and attempt, make the random keys: never change how they are made."""
-        tokens = ready.tokens or (Tokens(),) * len(ready.chunks)
-        seed = self._job.seed if ready.record.seed is None else ready.record.seed
+        rows = ready.stored or _NOTHING * len(ready.chunks)
         return [
             Request(
                 id=chunk_id(ready.id, number),
@@ -78,12 +116,12 @@ class Preparer:
                 semantic=given.semantic,
                 coarse=given.coarse,
                 fine=given.fine,
-                voice=self.voice(ready.record.voice),
-                seed=seed,
-                attempt=ready.attempt,
+                voice=self.voice(ready.record),
+                seed=self._job.seed_of(ready.record.seed),
+                attempt=max(ready.attempt, given.attempt),
                 sampling=self._job.sampling,
             )
-            for number, (part, given) in enumerate(zip(ready.chunks, tokens, strict=True))
+            for number, (part, given) in enumerate(zip(ready.chunks, rows, strict=True))
         ]
 
     def count_tokens(self, text: str) -> int:
@@ -94,15 +132,26 @@ class Preparer:
         return self._tokenizer.encode(text, add_special_tokens=False).offsets
 
 
+_NOTHING = (TokenRow(id="", record_id=""),)
+
+
 def chunk_id(record_id: str, number: int) -> str:
     """The id of a record's chunk, unique among all: `book-7/0`."""
     return f"{record_id}/{number}"
 
 
-def record_fingerprint(record: Record, voice: Voice | None) -> str:
+def _stored_chunk(row: TokenRow) -> Chunk:
+    return Chunk(text=row.text or "", start=row.source_start or 0, end=row.source_end or 0)
+
+
+def record_fingerprint(record: Record, voice: Voice | None, stored: Sequence[TokenRow] = ()) -> str:
     """Digest of everything of a record that changes its rows; where it was read is not among it."""
     own = (record.text, record.language, record.seed, record.document, record.index)
-    return digest([*own, voice and [voice.name, voice.sha256]])
+    tokens = [
+        [None if array is None else array.tobytes().hex() for array in (row.semantic, row.coarse, row.fine)]
+        for row in stored
+    ]
+    return digest([*own, voice and [voice.name, voice.sha256], *tokens])
 
 
 def _failure(record: Record, stage: str, error: str, message: str) -> FailedRecord:

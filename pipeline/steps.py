@@ -1,6 +1,7 @@
 """The graph's steps: thin DoFns around pure functions. Each opens what it needs in `setup`, from the job's URIs."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -9,12 +10,16 @@ from apache_beam.metrics.metric import Metrics
 from pipeline.assemble import Made, assemble
 from pipeline.buckets import write_bucket
 from pipeline.commit import Layout, UnitCommit, carry_unit, commit_unit, find_commit, read_commit
+from pipeline.inputs import Found, read_input
+from pipeline.isolation import EncodeRequest
 from pipeline.job import Job
+from pipeline.model import open_checkpoint
 from pipeline.plan import Plan
-from pipeline.prepare import Preparer
+from pipeline.prepare import Preparer, chunk_id
 from pipeline.progress import errors_reported, report
-from pipeline.records import FailedRecord, Record
-from pipeline.sources import Shard, read_shard
+from pipeline.records import FailedRecord
+from pipeline.sources import Shard
+from pipeline.sources.audio import read_audio
 from pipeline.store import open_store
 from pipeline.synthesize import UnitOutcomes, UnitRequests
 from pipeline.units import Done, Ready, Unit, bucket_of, deal
@@ -28,10 +33,17 @@ def count(name: str, number: int = 1) -> None:
 class ReadShards(beam.DoFn):
     """Shard -> its records, as a stream."""
 
-    def process(self, shard: Shard) -> Iterator[Record | FailedRecord]:
+    def __init__(self, job: Job):
+        self._job = job
+
+    def setup(self):
+        with errors_reported():
+            self._config = open_checkpoint(self._job.checkpoint).config
+
+    def process(self, shard: Shard) -> Iterator[Found | FailedRecord]:
         count("shards_in")
         with errors_reported():
-            for item in read_shard(shard):
+            for item in read_input(self._job, self._config, shard):
                 count("records_read")
                 yield item
 
@@ -46,8 +58,8 @@ class PrepareRecords(beam.DoFn):
         with errors_reported():
             self._preparer = Preparer(self._job)
 
-    def process(self, item: Record | FailedRecord) -> Iterator[tuple[int, Ready | FailedRecord]]:
-        prepared = self._preparer.prepare(item) if isinstance(item, Record) else item
+    def process(self, item: Found | FailedRecord) -> Iterator[tuple[int, Ready | FailedRecord]]:
+        prepared = item if isinstance(item, FailedRecord) else self._preparer.prepare(item)
         count("records_ready" if isinstance(prepared, Ready) else "records_refused")
         yield bucket_of(prepared.id, self._buckets), prepared
 
@@ -124,9 +136,27 @@ class RequestUnits(beam.DoFn):
             count("units_skipped")
             report(done=len(commit.done), failed=len(commit.failed))
             return
-        requests = [request for ready in unit.ready for request in self._preparer.requests(ready)]
+        requests = self._encode_requests(unit) if self._job.stages.from_ == "audio" else self._requests(unit)
         count("chunks_in", len(requests))
-        yield UnitRequests(unit=unit, requests=tuple(requests))
+        yield requests
+
+    def _requests(self, unit: Unit) -> UnitRequests:
+        requests = [request for ready in unit.ready for request in self._preparer.requests(ready)]
+        return UnitRequests(unit=unit, requests=tuple(requests))
+
+    def _encode_requests(self, unit: Unit) -> UnitRequests:
+        """Opens the unit's recordings here, where no step follows that would shuffle them."""
+        records, requests = [], []
+        for one in unit.records:
+            if isinstance(one, Ready) and one.recording is not None and one.failed is None:
+                with errors_reported():
+                    read = read_audio(one.recording, self._preparer.sample_rate)
+                if isinstance(read, FailedRecord):
+                    one = replace(one, failed=replace(read, attempts=one.attempts))
+                else:
+                    requests.append(EncodeRequest(id=chunk_id(one.id, 0), audio=read.waveform))
+            records.append(one)
+        return UnitRequests(unit=replace(unit, records=tuple(records)), requests=tuple(requests))
 
 
 class CommitUnits(beam.DoFn):

@@ -8,7 +8,7 @@ from typing import Any
 from apache_beam.ml.inference.base import ModelHandler
 
 from bark_model.outcomes import Failure, Request, Result, Stage
-from pipeline.isolation import Outcome, isolate, with_timeout
+from pipeline.isolation import AnyRequest, EncodeRequest, Outcome, isolate, with_timeout
 from pipeline.model import Model, load_model
 from pipeline.units import Unit
 
@@ -27,8 +27,8 @@ class SharedModel:
         return self._at_slots[slots]
 
 
-class BarkModelHandler(ModelHandler[Request, Outcome, SharedModel]):
-    """Requests -> outcomes, one each and in order. Loaded once a process and shared by its threads.
+class BarkModelHandler(ModelHandler[AnyRequest, Outcome, SharedModel]):
+    """Requests, or recordings to encode -> outcomes, one each and in order. Loaded once a process, shared by threads.
 
     `to` is the last stage to run; `slots` rows are decoded at once on each device. No request can fail its batch:
     see isolation.py. Give it whole batches, many times `slots`, so that no slot idles.
@@ -56,15 +56,15 @@ class BarkModelHandler(ModelHandler[Request, Outcome, SharedModel]):
         return SharedModel(model, self._slots)
 
     def run_inference(
-        self, batch: Sequence[Request], model: SharedModel, inference_args: Mapping[str, Any] | None = None
+        self, batch: Sequence[AnyRequest], model: SharedModel, inference_args: Mapping[str, Any] | None = None
     ) -> list[Outcome]:
-        def call(requests: Sequence[Request], slots: int) -> Sequence[Result | Failure]:
-            return model.at_slots(slots).synthesize(requests, to=self._to)
+        def call(requests: Sequence[AnyRequest], slots: int) -> Sequence[Result | Failure]:
+            return _run(model.at_slots(slots), requests, self._to)
 
         with model.lock:
             return isolate(with_timeout(call, self._timeout_s), batch, self._slots)
 
-    def get_num_bytes(self, batch: Sequence[Request]) -> int:
+    def get_num_bytes(self, batch: Sequence[AnyRequest]) -> int:
         """Bytes of text and tokens: the inherited method would pickle every batch to learn it."""
         return sum(_request_bytes(request) for request in batch)
 
@@ -72,7 +72,19 @@ class BarkModelHandler(ModelHandler[Request, Outcome, SharedModel]):
         return "bark_beam"
 
 
-def _request_bytes(request: Request) -> int:
+def _run(model: Model, requests: Sequence[AnyRequest], to: Stage) -> Sequence[Result | Failure]:
+    """Synthesises requests, or encodes recordings: a batch holds one kind."""
+    recordings = [one for one in requests if isinstance(one, EncodeRequest)]
+    if not recordings:
+        return model.synthesize([one for one in requests if isinstance(one, Request)], to=to)
+    codes = model.encode([one.audio for one in recordings])
+    books = model.checkpoint.config.generation.n_coarse_codebooks
+    return [Result(id=one.id, coarse=fine[:books], fine=fine) for one, fine in zip(recordings, codes, strict=True)]
+
+
+def _request_bytes(request: AnyRequest) -> int:
+    if isinstance(request, EncodeRequest):
+        return request.audio.nbytes
     arrays = (request.semantic, request.coarse, request.fine)
     return len(request.text or "") + sum(array.nbytes for array in arrays if array is not None)
 
@@ -82,7 +94,7 @@ class UnitRequests:
     """A unit and the requests of all its chunks: one batch."""
 
     unit: Unit
-    requests: tuple[Request, ...]
+    requests: tuple[AnyRequest, ...]
 
     def __len__(self) -> int:
         return len(self.requests)

@@ -7,9 +7,9 @@ A bucket is a slice of all ids by digest; a unit is a run of a bucket's records 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from pipeline.outputs.tokens import TokenRow
 from pipeline.records import Chunk, FailedRecord, Record, id_digest
+from pipeline.sources.shards import Shard
 
 DRAWN = ("NoSpeech",)
 """Failures that the same random keys would only repeat."""
@@ -19,28 +19,21 @@ UNIT_RECORDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
-    """Stored tokens of one chunk to start from: the stage that is given and those before it, for provenance."""
-
-    semantic: np.ndarray | None = None
-    coarse: np.ndarray | None = None
-    fine: np.ndarray | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Ready:
     """A record that can be synthesised: its chunks, an estimate of its length, and what its result depends on.
 
-    `fingerprint` digests everything of the record that changes its result; `tokens` (one a chunk) is empty unless
-    the run starts from stored tokens. `attempts` counts the runs that tried it; `attempt` changes its random keys.
-    `failed` is set when it failed before and is not to be tried again.
+    `fingerprint` digests everything of the record that changes its result. A run that starts from tokens has the
+    stored row of each chunk in `stored`; one that starts from audio has the file in `recording`. `attempts` counts
+    the runs that tried it; `attempt` changes its random keys. `failed` is set when it failed before and is not to be
+    tried again.
     """
 
     record: Record
     chunks: tuple[Chunk, ...]
     audio_s: float
     fingerprint: str
-    tokens: tuple[Tokens, ...] = ()
+    stored: tuple[TokenRow, ...] = ()
+    recording: Shard | None = None
     attempts: int = 1
     attempt: int = 0
     failed: FailedRecord | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines
 from pipeline.jobfile import load
-from pipeline.launch import Checked, check, read_input
+from pipeline.launch import Checked, check, prepared_input
 from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.units import Ready
@@ -29,7 +29,7 @@ def plan(options: Namespace, flags: list[str]) -> int:
 
 def _with_tokens(checked: Checked) -> Iterator[tuple[Ready | FailedRecord, int]]:
     count = checked.preparer.count_tokens
-    for one in read_input(checked):
+    for one in prepared_input(checked):
         yield one, sum(count(chunk.text) for chunk in one.chunks) if isinstance(one, Ready) else 0
 
 

@@ -20,7 +20,7 @@ def say(options: Namespace, flags: list[str]) -> int:
     """Speaks the text with a model loaded for it alone."""
     job = _job(options)
     preparer = Preparer(job)
-    preparer.voice(None)
+    preparer.job_voice()
     ready = preparer.prepare(Record(id="say", text=options.text, source="command line", line=1))
     if isinstance(ready, FailedRecord):
         raise UsageError(f"{ready.error}: {ready.message}")

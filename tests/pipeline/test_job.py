@@ -27,7 +27,7 @@ def job_file(tmp_path):
 def test_defaults_are_filled_in(job_file):
     job, flags = load(job_file())
     assert job == Job(input=("texts/*.txt",), output="out")
-    assert (job.voice, job.devices.slots, job.sampling.semantic.temperature, flags) == ("none", 16, 0.7, [])
+    assert (job.voice, job.devices.slots, job.sampling.semantic.temperature, flags) == (None, 16, 0.7, [])
 
 
 def test_flags_override_the_file_and_are_typed_by_their_key(job_file):

@@ -1,0 +1,15 @@
+"""`bark-beam export`: an output in the layout another tool reads."""
+
+from argparse import Namespace
+
+from pipeline.store import open_store
+
+
+def export(options: Namespace, flags: list[str]) -> int:
+    """Writes the finished records of an output to another folder or bucket."""
+    from pipeline.export import export as write
+
+    with open_store(options.output) as store, open_store(options.to) as destination:
+        exported = write(store, destination, options.format)
+    print(f"{options.to}: {exported}")
+    return 0
