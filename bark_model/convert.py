@@ -29,7 +29,7 @@ from bark_model.weights import IGNORED_SUFFIXES, WeightError, drop_tied_heads, p
 DTYPES = ("keep", "float32", "float16", "bfloat16")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
 CODEC_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
-_REFUSED = re.compile(r"(?:GLOBAL|global:?|class|operand type) ([\w.]+\.[\w.]+)")
+_REFUSED = re.compile(r"(?:GLOBAL|class|operand type) ([\w.]+)")
 
 
 def _import_torch(path: Path):

@@ -35,17 +35,17 @@ def check_tokens(request: Request, config: BarkConfig) -> dict[str, np.ndarray]:
         "fine": (g.n_fine_codebooks, g.codebook_size, longest_codes),
     }
     return {
-        stage: _check(stage, _as_array(stage, getattr(request, stage)), *limits)
+        stage: _check(stage, _as_array(stage, getattr(request, stage), "an array of integers"), *limits)
         for stage, limits in wanted.items()
         if getattr(request, stage) is not None
     }
 
 
-def _as_array(stage: Stage, given: Any) -> np.ndarray:
+def _as_array(stage: Stage, given: Any, remedy: str) -> np.ndarray:
     try:
         return np.asarray(given)
     except (ValueError, TypeError, OverflowError) as error:
-        raise TokenError(stage, f"{stage} tokens are ragged, must be an array of integers") from error
+        raise TokenError(stage, f"{stage} is ragged, must be {remedy}") from error
 
 
 def _check(stage: Stage, array: np.ndarray, codebooks: int | None, classes: int, longest: int) -> np.ndarray:
@@ -65,7 +65,7 @@ def _check(stage: Stage, array: np.ndarray, codebooks: int | None, classes: int,
 
 def check_audio(audio: Waveform) -> None:
     """Raises TokenError for what the codec cannot encode."""
-    audio = _as_array("audio", audio)
+    audio = _as_array("audio", audio, "float and (samples,)")
     if audio.ndim != 1 or audio.dtype.kind != "f" or not audio.size:
         raise TokenError("audio", f"audio is {audio.dtype} of shape {audio.shape}, must be float and (samples,)")
     if not np.isfinite(audio).all():

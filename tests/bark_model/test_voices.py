@@ -58,6 +58,14 @@ def archive_of(method: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def outcome(data: bytes) -> str:
+    """The sum of a voice that could be read, or the error."""
+    try:
+        return read_voice_npz("v", data, BARK).sha256
+    except VoiceError as error:
+        return str(error)
+
+
 def fault(data: bytes) -> str:
     with pytest.raises(VoiceError) as caught:
         read_voice_npz("v.npz", data, BARK)
@@ -151,7 +159,7 @@ def test_encrypted_member():
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flags of each header
         place = data.find(mark)
         data[place + offset] |= 1
-    assert "semantic_prompt cannot be read: File 'semantic_prompt.npy' is encrypted" in fault(bytes(data))
+    assert fault(bytes(data)) == "semantic_prompt is encrypted: use savez"
 
 
 @pytest.mark.parametrize("method", [9, 12, 14])  # deflate64, bzip2, LZMA
@@ -178,7 +186,8 @@ def test_bombs_stay_under_the_memory_cap():
     from bark_model.config import Generation
     from bark_model.voices import VoiceError, read_voice_npz
     from tests.bark_model.test_voices import PROMPTS, bomb, header
-    data = [bomb(header("(1000000000,)", "'|u1'")), bomb(header("(8000000,)")), bomb(b""), bomb(header("(8000000,)"), 99)]
+    claim = header("(8000000,)")
+    data = [bomb(header("(1000000000,)", "'|u1'")), bomb(claim), bomb(b""), bomb(claim, 99)]
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
     for content in data:
@@ -223,10 +232,7 @@ def test_any_damage_is_a_voice_error(data):
     content = bytearray(archive_of(zipfile.ZIP_DEFLATED))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    try:
-        read_voice_npz("v", bytes(content), BARK)
-    except VoiceError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in outcome(bytes(content))
 
 
 @settings(max_examples=150, deadline=None)
@@ -234,10 +240,7 @@ def test_any_damage_is_a_voice_error(data):
 def test_any_npy_header_is_a_voice_error(garbage, place):
     content = bytearray(npy(PROMPTS["semantic_prompt"]))
     content[place : place + len(garbage)] = garbage
-    try:
-        read_voice_npz("v", archive_of(semantic_prompt=bytes(content)), BARK)
-    except VoiceError as error:
-        assert "\n" not in str(error)
+    assert "\n" not in outcome(archive_of(semantic_prompt=bytes(content)))
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "int64", "uint64", ">i4"])
