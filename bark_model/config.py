@@ -21,7 +21,10 @@ class ConfigError(ValueError):
 
 def _shown(value: Any) -> str:
     """A value in an error: a stranger's JSON may hold a megabyte."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        return "a giant number"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -220,6 +223,19 @@ _SIZE_DEFAULTS = {
 }
 
 
+MAX_CODEC_NUMBER = 2**16
+"""Above every number of an EnCodec config; below what overflows a float or lists tensors without end."""
+
+
+def _check_magnitudes(codec: Mapping[str, Any]) -> None:
+    for name, value in codec.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) <= MAX_CODEC_NUMBER:
+                raise ConfigError(
+                    f"config.json: codec_config.{name} holds {_shown(number)}, must be at most {MAX_CODEC_NUMBER}"
+                )
+
+
 def _part(cls, config: Mapping[str, Any], key: str):
     inner = config.get(key)
     if not isinstance(inner, Mapping):
@@ -270,6 +286,7 @@ class BarkConfig:
             ("n_fine_codebooks", g.n_fine_codebooks, "fine n_codes_total", self.fine.n_codes_total),
             ("fine n_codes_given", self.fine.n_codes_given, "n_coarse_codebooks", g.n_coarse_codebooks),
             ("n_fine_codebooks", g.n_fine_codebooks, "the codec's quantizers", self.codec.num_quantizers),
+            ("the codec's quantizers", self.codec.num_quantizers, "the most there can be", 256),
             ("codebook_size", g.codebook_size, "the codec's codebook_size", self.codec.codebook_size),
         )
         for name, value, limit_name, limit in limits:
@@ -304,6 +321,7 @@ class BarkConfig:
         codec = config.get("codec_config")
         if not isinstance(codec, Mapping):
             raise ConfigError(f"config.json: codec_config is {type(codec).__name__}, must be an object")
+        _check_magnitudes(codec)
         try:
             codec_config = CodecConfig.from_json(codec)
         except CodecConfigError as error:

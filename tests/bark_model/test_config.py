@@ -145,16 +145,20 @@ def test_refused_values(file, path, value, says):
     [
         ("target_bandwidths", [1e308]),
         ("target_bandwidths", [2**70]),
+        ("target_bandwidths", [2.0**15]),
+        ("num_lstm_layers", float("nan")),
+        ("num_residual_layers", 10**5000),
         ("sampling_rate", 2**2000),
         ("upsampling_ratios", [2**400, 2**400, 2**400]),
         ("codebook_size", 2**3000),
         ("num_filters", 2**70),
     ],
+    ids=range(9),
 )
 def test_codec_numbers_beyond_floats(name, value):
     config, generation = written(TINY)
     config["codec_config"][name] = value
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"must be at most 65536|more than the most there can be 256"):
         BarkConfig.from_json(config, generation)
 
 
