@@ -231,9 +231,8 @@ def _check_magnitudes(codec: Mapping[str, Any]) -> None:
     for name, value in codec.items():
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not abs(number) <= MAX_CODEC_NUMBER:
-                raise ConfigError(
-                    f"config.json: codec_config.{name} holds {_shown(number)}, must be at most {MAX_CODEC_NUMBER}"
-                )
+                where = f"config.json: codec_config.{_shown(name)}"
+                raise ConfigError(f"{where} holds {_shown(number)}, must be at most {MAX_CODEC_NUMBER}")
 
 
 def _part(cls, config: Mapping[str, Any], key: str):

@@ -20,7 +20,7 @@ class TokenError(ValueError):
 
     def __init__(self, stage: Stage, message: str):
         super().__init__(message)
-        self.stage = stage
+        self.stage: Stage = stage
 
 
 def check_tokens(request: Request, config: BarkConfig) -> dict[str, np.ndarray]:
