@@ -26,6 +26,7 @@ setup(
         "fsspec>=2026.9",
         "huggingface_hub>=2.0",
         "jax>=0.10",
+        "ml_dtypes>=0.5",
         "numpy>=2.2",
         "pyarrow>=22",
         "PyYAML>=6.0.2",
@@ -34,7 +35,6 @@ setup(
         "soundfile>=0.13.1",
         "tokenizers>=0.22",
         "tyro>=1.0",
-        "zstandard>=0.23",
     ],
     extras_require={
         "gcp": GCP,
