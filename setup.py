@@ -34,7 +34,6 @@ setup(
         "sentencex>=1.0.32",
         "soundfile>=0.13.1",
         "tokenizers>=0.22",
-        "tyro>=1.0",
     ],
     extras_require={
         "gcp": GCP,
