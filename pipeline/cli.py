@@ -92,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     )
     converting.add_argument("source", help="a hub name, a folder in HF's layout, or one with Suno's .pt files")
     converting.add_argument("target", help="the folder to write")
+    converting.add_argument("--revision", help="of a hub name: a commit, for the same weights every time")
+    converting.add_argument("--dtype", default="keep", help="keep, float32, bfloat16 or float16 (%(default)s)")
+    converting.add_argument("--codec", help="for Suno's format: the EnCodec checkpoint, where the source has none")
+    converting.add_argument("--tokenizer", help="for Suno's format: the tokenizer, where the source has none")
 
     export = command("export", "export:export", "hand an output over to other tools")
     export.add_argument("output", help="the run's output")

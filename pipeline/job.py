@@ -100,7 +100,6 @@ class Job:
     devices: Devices = field(default_factory=Devices)
     unit_audio_s: float = 600
     max_failed: str = "1%"
-    cache_dir: str | None = None
     runner: str = "local"
 
     def __post_init__(self):

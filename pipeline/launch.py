@@ -18,6 +18,7 @@ from pipeline.inputs import check_model, list_input, read_input
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
+from pipeline.metrics import write_metrics
 from pipeline.model import open_checkpoint
 from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer
@@ -25,6 +26,7 @@ from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
+from pipeline.status import has_missing_units
 from pipeline.store import Store, StoreError, open_store
 from pipeline.store.filesystems import is_local
 from pipeline.supervisor import TooManyFailed, supervise
@@ -122,19 +124,30 @@ def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
 def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> int:
     """Freezes the plan, runs the graph for the units that have no commit, publishes the manifest; the exit code."""
     job, plan, store = checked.job, checked.plan, checked.store
-    if checked.is_new:
-        write_plan(store, plan)
-    store.put(JOB_FILE, stored_job(job))
+    try:
+        if checked.is_new:
+            write_plan(store, plan)
+        store.put(JOB_FILE, stored_job(job))
+    except StoreError as error:
+        raise UsageError(str(error)) from error
     start = time.monotonic()
+    if checked.is_new or has_missing_units(store, plan):
+        _run(checked, beam_flags, debug=debug)
+    manifest = finish(store, job, plan)
+    print(_summary(manifest, job.output, time.monotonic() - start))
+    return FINISHED_WITH_FAILURES if manifest.failed else 0
+
+
+def _run(checked: Checked, beam_flags: list[str], *, debug: bool) -> None:
+    job, plan = checked.job, checked.plan
     if job.runner in LOCAL:
-        supervise(job, plan, beam_flags, debug=debug)
+        start = time.monotonic()
+        made = supervise(job, plan, beam_flags, debug=debug)
+        write_metrics(checked.store, made, time.monotonic() - start)
     else:
         from pipeline.graph import run_graph  # imports Beam
 
         run_graph(job, plan, beam_flags)
-    manifest = finish(store, job, plan)
-    print(_summary(manifest, job.output, time.monotonic() - start))
-    return FINISHED_WITH_FAILURES if manifest.failed else 0
 
 
 def finish(store: Store, job: Job, plan: Plan) -> Manifest:

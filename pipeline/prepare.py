@@ -73,7 +73,8 @@ class Preparer:
         try:
             voice = self.voice(record)
         except VoiceError as error:
-            return _failure(record, "voice", str(error).split()[0], str(error))
+            kind, _, what = str(error).partition(" ")
+            return _failure(record, "voice", kind, f"voice {what}")
         chunks = tuple(map(_stored_chunk, stored)) if stored else self._chunks(record)
         if not chunks:
             return _failure(record, "text", "EmptyText", f"text {excerpt(record.text)} has nothing to speak")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.buckets import bucket_path, read_buckets
-from pipeline.commit import UnitCommit, read_commit
+from pipeline.commit import UnitCommit, commit_path, read_commit
 from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.plan import Plan, commits_of, latest_plan
@@ -38,11 +38,22 @@ def is_finished(store: Store, plan: Plan) -> bool:
     return store.size(MANIFEST) is not None and load_manifest(store).generation == plan.generation
 
 
+def has_missing_units(store: Store, plan: Plan) -> bool:
+    """Whether a bucket is still to be dealt or a unit to be committed."""
+    if not _is_dealt(store, plan):
+        return True
+    units = (name for bucket in read_buckets(store, plan.generation, plan.buckets) for name in bucket.units)
+    return any(store.each(lambda name: store.size(commit_path(name)) is None, units))
+
+
+def _is_dealt(store: Store, plan: Plan) -> bool:
+    return all(store.each(lambda b: store.size(bucket_path(plan.generation, b)) is not None, range(plan.buckets)))
+
+
 def read_status(store: Store) -> Status:
     """The state of the newest generation."""
     plan = planned(store)
-    dealt = all(store.each(lambda b: store.size(bucket_path(plan.generation, b)) is not None, range(plan.buckets)))
-    buckets = list(read_buckets(store, plan.generation, plan.buckets)) if dealt else None
+    buckets = list(read_buckets(store, plan.generation, plan.buckets)) if _is_dealt(store, plan) else None
     own = commits_of(store, plan.generation)
     kept = [name for bucket in buckets or () for name in bucket.kept]
     done = failed = 0

@@ -34,13 +34,14 @@ class RunFailed(PipelineError):
 
 
 def supervise(job: Job, plan: Plan, beam_flags: list[str], *, debug: bool = False) -> Tally:
-    """Runs the job until every unit has a commit. RunFailed, or the error that a worker reported."""
+    """Runs the job until every unit has a commit; what was made in all. RunFailed, or the error a worker reported."""
     task = json.dumps({"job": to_mapping(job), "plan": asdict(plan), "flags": beam_flags})
-    display, attempts = Display(), ATTEMPTS
+    display, attempts, total = Display(), ATTEMPTS, Tally()
     while True:
         end = _attempt(task, job, display, debug=debug)
+        total.made, total.audio_s = total.made + end.tally.made, total.audio_s + end.tally.audio_s
         if end.status == 0:
-            return end.tally
+            return total
         if end.is_final:
             raise ReportedError(end.tally.error)
         attempts = ATTEMPTS if end.tally.made else attempts - 1

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+from pipeline.progress import duration
 from pipeline.store import open_store
 
 
@@ -11,5 +12,5 @@ def export(options: Namespace, flags: list[str]) -> int:
 
     with open_store(options.output) as store, open_store(options.to) as destination:
         exported = write(store, destination, options.format)
-    print(f"{options.to}: {exported}")
+    print(f"{options.to}: {exported.records} records, {duration(exported.audio_s)} of audio")
     return 0

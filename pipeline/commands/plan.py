@@ -7,6 +7,7 @@ from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines
 from pipeline.jobfile import load
 from pipeline.launch import Checked, check, prepared_input
+from pipeline.metrics import measured_rate
 from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.units import Ready
@@ -20,7 +21,8 @@ def plan(options: Namespace, flags: list[str]) -> int:
     job, _ = load(options.job, flags)
     checked = check(job, force=options.force)
     total = estimate(_with_tokens(checked), checked.plan)
-    for line in (*_describe(checked, total), *price_lines(total.audio_s, options.rate, options.price)):
+    rate = options.rate or measured_rate(checked.store)
+    for line in (*_describe(checked, total), *price_lines(total.audio_s, rate, options.price)):
         print(line)
     if total.records == total.failing:
         raise UsageError(f"none of {total.records} records can be synthesised: see the failures above")

@@ -1,11 +1,18 @@
 """Whole runs on the local runner with a fake Bark, in this process: what comes out, and what a second run does."""
 
 import json
+import secrets
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipeline import launch
 from pipeline.cli import main
+from pipeline.graph import build_graph
+from pipeline.jobfile import load
 
 from . import fakes
 
@@ -82,6 +89,19 @@ def test_a_second_run_does_nothing_and_changes_nothing(project):
     assert (project.synthesised(), project.tree()) == ([], before)
 
 
+def test_a_finished_output_starts_no_job_and_a_lost_commit_does(project, monkeypatch):
+    project.write(a_txt="One.\nTwo.\n")
+    assert project.run() == 0
+    before, run_here = project.tree(), launch.supervise
+    project.synthesised()
+    monkeypatch.setattr(launch, "supervise", lambda *_, **__: pytest.fail("a job was started"))
+    assert project.run() == 0
+    monkeypatch.setattr(launch, "supervise", run_here)
+    (project.output / "_run/commits/0000/000000-00000.json").unlink()
+    assert project.run() == 0
+    assert (project.synthesised(), project.tree()) == (["a.txt:1/0", "a.txt:2/0"], before)
+
+
 def test_a_grown_input_runs_only_what_is_new(project):
     project.write(a_txt="One.\nTwo.\n")
     assert project.run() == 0
@@ -123,8 +143,8 @@ def test_another_configuration_on_the_same_output_needs_force(project, capsys):
     first = project.results()
     capsys.readouterr()
     assert project.run("--seed", "1") == 2
-    message = f"bark-beam: {project.output} was made with another configuration (seed was 0, is 1): choose another output or add --force\n"
-    assert capsys.readouterr().err == message
+    what = f"{project.output} was made with another configuration (seed was 0, is 1)"
+    assert capsys.readouterr().err == f"bark-beam: {what}: choose another output or add --force\n"
     assert project.run("--seed", "1", "--force") == 0
     assert project.results() != first
     assert project.run() == 2
@@ -150,7 +170,7 @@ def test_a_retry_draws_anew_where_nothing_was_spoken(project):
     project.write(b_jsonl=[{"id": "quiet", "text": "NOSPEECH"}, {"id": "good", "text": "Fine."}])
     assert project.run() == 3
     assert main(["failed", str(project.output), "--retry"]) == 3
-    [commit] = [one for one in project.store.list("_run/commits/0001/")]
+    [commit] = project.store.list("_run/commits/0001/")
     [entry] = json.loads(project.store.read(commit.path))["failed"]
     assert entry["record"]["attempts"] == 2
 
@@ -211,3 +231,36 @@ def test_other_formats(project, audio_format, where):
     paths = {row.audio_path for row in project.rows().values()}
     assert len(paths) == (1 if where == "parquet" else 2)
     assert all(path.endswith("parquet" if where == "parquet" else audio_format) for path in paths)
+
+
+def test_nothing_is_shuffled_after_the_units_are_spread(project):
+    project.write(a_txt="One.\n")
+    assert project.run() == 0
+    job, _ = load(str(project.folder / "job.yaml"))
+    pipeline = beam.Pipeline()
+    build_graph(pipeline, job, launch.check(job).plan)
+    transforms = pipeline.to_runner_api().components.transforms.values()
+    shuffles = {one.unique_name.split("/")[0] for one in transforms if "group_by_key" in one.spec.urn}
+    assert shuffles == {"SpreadShards", "SpreadCommits", "GroupByBucket", "SpreadUnits"}
+
+
+def test_the_stored_job_holds_no_option_of_the_runner(project):
+    project.write(a_txt="One.\n")
+    assert project.run("--environment_config", '{"env": {"PASSWORD": "hunter2"}}') == 0
+    assert all(b"hunter2" not in content for content in project.tree().values())
+    assert b"temperature: 0.7" in project.tree()["_run/job.yaml"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.sampled_from(["One.", "Two three.", "POISON", "NOSPEECH", "...", ""]), min_size=1, max_size=12),
+    ids=st.lists(st.integers(0, 5), min_size=12, max_size=12),
+    unit_audio_s=st.sampled_from([1, 3, 600]),
+)
+def test_every_id_that_goes_in_is_done_or_failed(project, texts, ids, unit_audio_s):
+    project.write(a_jsonl=[{"id": f"r{i}", "text": text} for i, text in zip(ids, texts, strict=False)])
+    project.output = project.folder / secrets.token_hex(8)
+    assert project.run(output=str(project.output), unit_audio_s=unit_audio_s) in (0, 3)
+    done, failed = {row.record_id for row in project.rows().values()}, set(project.failed())
+    assert done | failed == {f"r{i}" for i, _ in zip(ids, texts, strict=False)}
+    assert not done & failed

@@ -1,5 +1,7 @@
 """The job file: every refusal is one line that names the value, the limit and the remedy."""
 
+# ruff: noqa: E501 (a message a line reads better than folded ones)
+
 import subprocess
 import sys
 
@@ -130,10 +132,12 @@ def test_allowed_failures():
 def test_any_bytes_are_a_job_or_one_line(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("fuzz") / "job.yaml"
     path.write_bytes(data)
+    said = None
     try:
         build(read_mapping(str(path)))
     except UsageError as error:
-        assert "\n" not in str(error)
+        said = str(error)
+    assert said is None or "\n" not in said
 
 
 def test_a_job_without_beam_options_needs_no_beam(job_file):

@@ -1,0 +1,139 @@
+"""The command line: exit codes, one line an error, and what must not be imported."""
+
+# ruff: noqa: E501 (a message a line reads better than folded ones)
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND: see bark-beam --help"),
+        (["status"], "the following arguments are required: output: see bark-beam status --help"),
+        (["status", "x", "--y"], "unknown argument '--y': see bark-beam status --help"),
+        (["failed", "x", "--y"], "unknown argument '--y': see bark-beam failed --help"),
+        (["run", "none.yaml"], "none.yaml: there is no such job file"),
+        (["say", "Hi.", "-o", "x.aiff"], "output 'x.aiff' must end with .flac, .wav, .mp3, .opus"),
+        (["say", "Hi.", "-o", "no/where/x.wav"], "output 'no/where/x.wav' lies in no folder that is there: make it first"),
+        (["say", "Hi.", "--checkpoint", "./none"], "checkpoint './none' is no folder: give 'demo', a folder, gs://... or a hub name such as suno/bark"),
+        (["voices", "check", "none.npz"], "none.npz: there is no such file"),
+        (["status", "ftp://x/y"], "output 'ftp://x/y' has the scheme 'ftp': use a local folder or gs://bucket/prefix"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_one_line_and_exit_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"bark-beam: {message}\n"
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["run", "none.yaml", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_bug_is_one_line_too(capsys, monkeypatch):
+    def broken(store):
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("pipeline.commands.inspect.read_status", broken)
+    assert main(["status", "x"]) == 1
+    expected = "bark-beam: unexpected ZeroDivisionError: first line: run with --debug for the traceback\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_help_names_every_command():
+    shown = subprocess.run([sys.executable, "-m", "pipeline.cli", "--help"], capture_output=True, text=True, check=True)
+    for command in ("run", "plan", "say", "status", "verify", "failed", "voices", "weights", "export"):
+        assert f"\n    {command} " in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_the_launchers_commands_import_neither_jax_nor_torch_nor_beam(project, checkpoint):
+    project.write(a_txt="One.\nNOSPEECH\n")
+    assert project.run() == 3
+    job = str(project.folder / "job.yaml")
+    commands = [["--help"], ["plan", job], *([name, str(project.output)] for name in ("status", "failed", "verify"))]
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        f"for arguments in {commands!r}:\n"
+        "    try: main(arguments)\n"
+        "    except SystemExit: pass\n"
+        "print({'jax', 'torch', 'apache_beam', 'flax'} & set(sys.modules))"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    root = os.getcwd()
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean | {"PYTHONPATH": root}
+    )
+    assert shown.stdout.splitlines()[-1] == "set()", shown.stderr
+
+
+def test_say_speaks_one_text(project, tmp_path, capsys):
+    path = str(tmp_path / "hello.flac")
+    checkpoint = project.values["checkpoint"]
+    assert main(["say", "Hello there.", "-o", path, "--checkpoint", checkpoint, "--voice", "random_0"]) == 0
+    assert capsys.readouterr().out.startswith(f"{path}: ")
+    assert main(["say", "NOSPEECH", "-o", path, "--checkpoint", checkpoint]) == 1
+    assert "NoSpeech: no semantic token was drawn" in capsys.readouterr().err
+    assert main(["say", " ... ", "-o", path, "--checkpoint", checkpoint]) == 2
+    assert "EmptyText" in capsys.readouterr().err
+
+
+def test_plan_counts_and_names_what_will_fail(project, capsys):
+    project.write(
+        a_txt="One.\nTwo.\n",
+        b_jsonl=[{"id": "x", "text": "A."}, {"id": "x", "text": "B."}, {"id": "v", "text": "C.", "voice": "nobody"}],
+    )
+    assert project.run("--rate", "2", "--price", "3", command="plan") == 0
+    shown = capsys.readouterr().out
+    assert "records     5, 0 documents, 4 chunks, 12 tokens" in shown
+    assert "will fail   1 records: DuplicateId" in shown
+    assert "b.jsonl:3: UnknownVoice: voice 'nobody': near: random_0, random_1" in shown
+    assert "at 2 x real time, about 0.01 at 3 an hour" in shown
+    assert not project.output.exists()
+    assert project.run("--rate", "0", command="plan") == 2
+
+
+def test_plan_refuses_an_input_of_which_nothing_can_be_spoken(project, capsys):
+    project.write(a_txt="...\n---\n")
+    assert project.run(command="plan") == 2
+    assert "none of 2 records can be synthesised: see the failures above" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"output": "{in}/a.txt"}, "output '{in}/a.txt' is the input, too: choose another output"),
+        ({"input": "{in}/**", "output": "{in}/out"}, "output '{in}/out' lies inside the input '{in}/**': choose another output"),
+        ({"input": "{in}/a.txt", "output": "{in}"}, "input '{in}/a.txt' lies inside the output '{in}': choose another output"),
+        ({"output": "{in}/a.txt/out"}, "output '{in}/a.txt/out' lies in '{in}/a.txt', which is a file: choose another output"),
+        ({"input": "{in}/*.csv"}, "input '{in}/*.csv' matches no file: check the path and the glob"),
+        ({"input": "{in}"}, "input '{in}' is a folder: write {in}/* for its files"),
+    ],
+)  # fmt: skip
+def test_inputs_and_outputs_that_cannot_be(project, capsys, values, message):
+    project.write(a_txt="One.\n")
+    place = str(project.folder / "in")
+    filled = {key: value.replace("{in}", place) for key, value in values.items()}
+    for command in ("plan", "run"):
+        assert project.run(command=command, **filled) == 2
+        assert capsys.readouterr().err == f"bark-beam: {message.replace('{in}', place)}\n"
+
+
+def test_a_read_only_output_is_refused(project, capsys, monkeypatch):
+    project.write(a_txt="One.\n")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, whom nothing stops
+    assert project.run() == 2
+    assert "is not writable: choose another output, or change its permissions" in capsys.readouterr().err
+
+
+def test_chunks_longer_than_the_checkpoint_reads_are_refused(project, capsys):
+    project.write(a_txt="One.\n")
+    assert project.run(chunk={"max_tokens": 200}) == 2
+    assert "chunk.max_tokens is 200" in capsys.readouterr().err
