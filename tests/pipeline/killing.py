@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_HOOK = Path(__file__).parent.parent / "kill_points"
+HOOK = Path(__file__).parent.parent / "kill_points"
 
 
 def run_killed(command: Sequence[str], at: int, counter: Path) -> subprocess.CompletedProcess:
     """Runs a command that is killed before its store operation number `at` (from 1; 0: never)."""
     counter.unlink(missing_ok=True)
-    path = os.pathsep.join(filter(None, [str(_HOOK), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "KILL_AT": f"{at}:{counter}"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 

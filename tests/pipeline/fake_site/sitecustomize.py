@@ -1,8 +1,11 @@
 """Makes `import bark_model.bark` give the fake of tests/pipeline/fakes.py in every interpreter that starts with this
-folder on PYTHONPATH: the launcher's children and Beam's worker processes."""
+folder on PYTHONPATH: the launcher's children and Beam's worker processes. With KILL_AT they die at a store operation
+as tests/kill_points has it."""
 
 import importlib.abc
 import importlib.util
+import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -17,3 +20,5 @@ class FakeBarkFinder(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, FakeBarkFinder())
+if "KILL_AT" in os.environ:
+    runpy.run_path(str(FAKES.parent.parent / "kill_points" / "sitecustomize.py"))
