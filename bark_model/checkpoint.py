@@ -30,6 +30,10 @@ SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 PARTS = {"semantic": "semantic.", "coarse": "coarse_acoustics.", "fine": "fine_acoustics.", "codec": "codec_model."}
 
 
+RANDOM_WEIGHTS = "random_weights"
+"""The key of generation_config.json by which random_checkpoint.py marks what it makes."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint cannot be found or read; one line with the remedy."""
 
@@ -101,10 +105,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str) -> "Checkpoint":
+        """By any name that `resolve` knows."""
         folder = resolve(name)
         if not (folder / "config.json").is_file():
             weight_files(folder)  # an empty folder and Suno's own format have a better message than a missing JSON
         return cls(name, folder, BarkConfig.from_folder(folder))
+
+    @cached_property
+    def has_random_weights(self) -> bool:
+        """Whether nobody trained this checkpoint: its audio is noise, and users are told."""
+        return read_json(self.folder / "generation_config.json").get(RANDOM_WEIGHTS) is True
 
     @cached_property
     def sums(self) -> dict[str, str]:

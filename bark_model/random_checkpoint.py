@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from bark_model.checkpoint import PARTS, Checkpoint, save
+from bark_model.checkpoint import PARTS, RANDOM_WEIGHTS, Checkpoint, save
 from bark_model.config import BarkConfig, FineConfig, Generation, TransformerConfig
 from bark_model.encodec.config import CodecConfig
 from bark_model.encodec.weights import codec_tensors
@@ -157,7 +157,7 @@ def write_random(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(_byte_tokenizer(), encoding="utf-8")
     _write_voices(folder, config.generation, np.random.default_rng([seed, 1]), voices)
-    return save(folder, config, random_tensors(config, seed, dtype))
+    return save(folder, config, random_tensors(config, seed, dtype), extra=({}, {RANDOM_WEIGHTS: True}))
 
 
 def _write_voices(folder: Path, g: Generation, rng: np.random.Generator, count: int) -> None:
@@ -183,7 +183,7 @@ def _write_voices(folder: Path, g: Generation, rng: np.random.Generator, count: 
 
 def demo_stand_in() -> Path:
     """The folder that `checkpoint: demo` means while no trained voice ships: TINY with random weights, in the cache."""
-    folder = cache_folder() / "random-demo-1"
+    folder = cache_folder() / "random-demo-2"
     if not (folder / "SHA256SUMS").is_file():
         partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
         write_random(partial)
