@@ -3,10 +3,12 @@
 Runs in the launcher: reads text and JSON only, never a weight; imports neither jax nor Beam until the graph runs.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -18,11 +20,11 @@ from pipeline.inputs import check_model, list_input, read_input
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
-from pipeline.metrics import write_metrics
 from pipeline.model import open_checkpoint
+from pipeline.outputs.metrics import Metrics, add_metrics
 from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer
-from pipeline.progress import duration
+from pipeline.progress import Tally, duration
 from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
@@ -139,15 +141,33 @@ def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> i
 
 
 def _run(checked: Checked, beam_flags: list[str], *, debug: bool) -> None:
+    """Runs the graph, and notes how long it took, whether it ended well or not."""
     job, plan = checked.job, checked.plan
-    if job.runner in LOCAL:
-        start = time.monotonic()
-        made = supervise(job, plan, beam_flags, debug=debug)
-        write_metrics(checked.store, made, time.monotonic() - start)
-    else:
-        from pipeline.graph import run_graph  # imports Beam
+    started, start, made, finished = datetime.now(UTC), time.monotonic(), Tally(), False
+    try:
+        if job.runner in LOCAL:
+            supervise(job, plan, beam_flags, total=made, debug=debug)
+        else:
+            from pipeline.graph import run_graph  # imports Beam
 
-        run_graph(job, plan, beam_flags)
+            run_graph(job, plan, beam_flags)
+        finished = True
+    finally:
+        metrics = Metrics(
+            started=started.isoformat(timespec="seconds"),
+            wall_s=round(time.monotonic() - start, 3),
+            finished=finished,
+            records=made.made,
+            failed=made.made_failed,
+            chunks=made.chunks,
+            units=made.units,
+            units_skipped=made.skipped,
+            audio_s=round(made.audio_s, 3),
+            runner=job.runner,
+            slots=job.devices.slots,
+        )
+        with contextlib.suppress(StoreError):  # the run's own error matters more
+            add_metrics(checked.store, metrics)
 
 
 def finish(store: Store, job: Job, plan: Plan) -> Manifest:

@@ -16,6 +16,8 @@ from pipeline.errors import PipelineError
 
 VARIABLE = "BARK_BEAM_PROGRESS"
 PLAIN_LINE_EVERY_S = 10
+MADE = ("made", "made_failed", "chunks", "units", "audio_s")
+COUNTS = ("records", "done", "failed", "skipped", *MADE)
 
 
 def report(**facts: float | str) -> None:
@@ -42,12 +44,20 @@ def errors_reported() -> Iterator[None]:
 
 @dataclass
 class Tally:
-    """The sum of all facts reported so far."""
+    """The sum of all facts reported so far.
+
+    `done` and `failed` records count those found done, too; `made`, `made_failed`, `chunks`, `units` and `audio_s`
+    only what was made now. `skipped` counts the units that had a commit.
+    """
 
     records: int = 0
     done: int = 0
     failed: int = 0
     made: int = 0
+    made_failed: int = 0
+    chunks: int = 0
+    units: int = 0
+    skipped: int = 0
     audio_s: float = 0.0
     error: dict = field(default_factory=dict)
 
@@ -57,10 +67,15 @@ class Tally:
             facts = json.loads(line)
         except ValueError:
             return
-        for name in ("records", "done", "failed", "made", "audio_s"):
+        for name in COUNTS:
             setattr(self, name, getattr(self, name) + facts.get(name, 0))
         if "error" in facts and not self.error:
             self.error = facts
+
+    def add_made(self, other: "Tally") -> None:
+        """Adds what another start made, not what it found."""
+        for name in MADE:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Reader:

@@ -134,7 +134,7 @@ class RequestUnits(beam.DoFn):
             commit = find_commit(self._store, unit.name)
         if commit is not None:
             count("units_skipped")
-            report(done=len(commit.done), failed=len(commit.failed))
+            report(done=len(commit.done), failed=len(commit.failed), skipped=1)
             return
         requests = self._encode_requests(unit) if self._job.stages.from_ == "audio" else self._requests(unit)
         count("chunks_in", len(requests))
@@ -179,12 +179,13 @@ class CommitUnits(beam.DoFn):
     def process(self, element: UnitOutcomes) -> Iterator[str]:
         with errors_reported():
             commit = self._commit(element)
-        made = len(commit.done) + len(commit.failed)
+        done, failed = len(commit.done), len(commit.failed)
         count("units_committed")
-        count("records_done", len(commit.done))
-        count("records_failed", len(commit.failed))
-        report(done=len(commit.done), failed=len(commit.failed), made=made, audio_s=commit.audio_s)
-        yield f"{commit.name} {len(commit.done)} done {len(commit.failed)} failed"
+        count("records_done", done)
+        count("records_failed", failed)
+        made = {"made": done + failed, "made_failed": failed, "chunks": commit.chunks, "units": 1}
+        report(done=done, failed=failed, audio_s=commit.audio_s, **made)
+        yield f"{commit.name} {done} done {failed} failed"
 
     def _commit(self, element: UnitOutcomes) -> UnitCommit:
         unit, layout = element.unit, layout_of(self._job, self._made.sample_rate)

@@ -33,15 +33,22 @@ class RunFailed(PipelineError):
     """The job ended before every unit was committed; what is committed is kept."""
 
 
-def supervise(job: Job, plan: Plan, beam_flags: list[str], *, debug: bool = False) -> Tally:
-    """Runs the job until every unit has a commit; what was made in all. RunFailed, or the error a worker reported."""
+def supervise(job: Job, plan: Plan, beam_flags: list[str], *, total: Tally, debug: bool = False) -> None:
+    """Runs the job until every unit has a commit, and adds what was made to `total`.
+
+    RunFailed, or the error that a worker reported.
+    """
     task = json.dumps({"job": to_mapping(job), "plan": asdict(plan), "flags": beam_flags})
-    display, attempts, total = Display(), ATTEMPTS, Tally()
+    display, attempts = Display(), ATTEMPTS
     while True:
-        end = _attempt(task, job, display, debug=debug)
-        total.made, total.audio_s = total.made + end.tally.made, total.audio_s + end.tally.audio_s
+        tally = Tally()
+        try:
+            end = _attempt(task, job, display, tally, debug=debug)
+        finally:
+            total.add_made(tally)
+            total.skipped = total.skipped or tally.skipped
         if end.status == 0:
-            return total
+            return
         if end.is_final:
             raise ReportedError(end.tally.error)
         attempts = ATTEMPTS if end.tally.made else attempts - 1
@@ -89,8 +96,7 @@ class TooManyFailed(PipelineError):
         )
 
 
-def _attempt(task: str, job: Job, display: Display, *, debug: bool) -> _End:
-    tally = Tally()
+def _attempt(task: str, job: Job, display: Display, tally: Tally, *, debug: bool) -> _End:
     with (
         tempfile.NamedTemporaryFile(prefix="bark-beam-progress-") as progress,
         tempfile.TemporaryFile(mode="w+", prefix="bark-beam-log-", errors="replace") as log,

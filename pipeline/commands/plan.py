@@ -7,7 +7,7 @@ from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines
 from pipeline.jobfile import load
 from pipeline.launch import Checked, check, prepared_input
-from pipeline.metrics import measured_rate
+from pipeline.outputs.metrics import read_metrics
 from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.units import Ready
@@ -21,12 +21,18 @@ def plan(options: Namespace, flags: list[str]) -> int:
     job, _ = load(options.job, flags)
     checked = check(job, force=options.force)
     total = estimate(_with_tokens(checked), checked.plan)
-    rate = options.rate or measured_rate(checked.store)
+    rate = options.rate or _measured_rate(checked)
     for line in (*_describe(checked, total), *price_lines(total.audio_s, rate, options.price)):
         print(line)
     if total.records == total.failing:
         raise UsageError(f"none of {total.records} records can be synthesised: see the failures above")
     return 0
+
+
+def _measured_rate(checked: Checked) -> float | None:
+    """Audio seconds a second of the last start into this output that made any."""
+    rates = [start.times_real_time for start in read_metrics(checked.store) if start.audio_s > 0]
+    return rates[-1] if rates else None
 
 
 def _with_tokens(checked: Checked) -> Iterator[tuple[Ready | FailedRecord, int]]:

@@ -17,7 +17,6 @@ from pipeline.manifest import load_manifest
 from pipeline.model import open_checkpoint
 from pipeline.outputs.audio import decode
 from pipeline.outputs.tokens import TokenRow
-from pipeline.progress import Tally
 from pipeline.status import current_commits
 from pipeline.store import LocalStore
 
@@ -127,11 +126,10 @@ def spawning(tmp_path, checkpoint, monkeypatch) -> Iterator[Project]:
 def project(spawning, monkeypatch) -> Project:
     """A project whose runs stay in this process: seconds faster, and without the supervisor."""
 
-    def run_here(job, plan, beam_flags, *, debug=False):
+    def run_here(job, plan, beam_flags, *, total, debug=False):
         from pipeline.graph import run_graph
 
         run_graph(job, plan, beam_flags)
-        return Tally()
 
     monkeypatch.setattr(launch, "supervise", run_here)
     return spawning

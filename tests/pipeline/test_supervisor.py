@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pipeline.metrics import measured_rate
+from pipeline.outputs.metrics import read_metrics
 from pipeline.supervisor import ATTEMPTS
 
 TEXTS = [{"id": f"r{n}", "text": f"This is record number {n}."} for n in range(8)]
@@ -22,7 +22,9 @@ def test_a_killed_job_is_started_again_and_ends_as_if_undisturbed(spawning, capf
     assert len(spawning.noted("load")) == 2
     calls = spawning.synthesised()
     assert len(calls) == len(set(calls)) == 8  # what was committed before the kill was not done again
-    assert measured_rate(spawning.store) > 0
+    [start] = read_metrics(spawning.store)
+    assert (start.finished, start.records, start.failed, start.chunks) == (True, 8, 0, 8)
+    assert 0 < start.units_skipped < start.units
     spawning.output = spawning.folder / "undisturbed"
     assert spawning.run(output=str(spawning.output)) == 0
     assert spawning.tree() == killed
