@@ -16,12 +16,10 @@ import tests.pipeline.fakes as fakes
 from pipeline import launch
 from pipeline.cli import main
 from pipeline.graph import run_graph
-from pipeline.progress import Tally
 
 
-def run_here(job, plan, beam_flags, **_) -> Tally:
+def run_here(job, plan, beam_flags, total, **_) -> None:
     run_graph(job, plan, beam_flags)
-    return Tally()
 
 
 def forked_run(job: str, output: Path, kill_at: str) -> int:

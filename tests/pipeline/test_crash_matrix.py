@@ -48,8 +48,10 @@ def endings(child: subprocess.Popen) -> dict[int, list[int]]:
 
 def whole_run(root: Path) -> tuple[dict[str, bytes], int]:
     """The tree of an undisturbed run, and how many store operations it made."""
+    counter = root / "counter-0"
+    counter.unlink(missing_ok=True)
     assert endings(forked(root)) == {0: [3]}
-    return output_tree(root / "whole"), (root / "counter-0").stat().st_size
+    return output_tree(root / "whole"), counter.stat().st_size
 
 
 def output_tree(folder: Path) -> dict[str, bytes]:
