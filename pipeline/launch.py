@@ -146,7 +146,7 @@ def _run(checked: Checked, beam_flags: list[str], *, debug: bool) -> None:
     started, start, made, finished = datetime.now(UTC), time.monotonic(), Tally(), False
     try:
         if job.runner in LOCAL:
-            supervise(job, plan, beam_flags, total=made, debug=debug)
+            supervise(job, plan, beam_flags, made, debug=debug)
         else:
             from pipeline.graph import run_graph  # imports Beam
 

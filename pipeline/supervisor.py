@@ -33,7 +33,7 @@ class RunFailed(PipelineError):
     """The job ended before every unit was committed; what is committed is kept."""
 
 
-def supervise(job: Job, plan: Plan, beam_flags: list[str], *, total: Tally, debug: bool = False) -> None:
+def supervise(job: Job, plan: Plan, beam_flags: list[str], total: Tally, *, debug: bool = False) -> None:
     """Runs the job until every unit has a commit, and adds what was made to `total`.
 
     RunFailed, or the error that a worker reported.

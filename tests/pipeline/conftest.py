@@ -126,7 +126,7 @@ def spawning(tmp_path, checkpoint, monkeypatch) -> Iterator[Project]:
 def project(spawning, monkeypatch) -> Project:
     """A project whose runs stay in this process: seconds faster, and without the supervisor."""
 
-    def run_here(job, plan, beam_flags, *, total, debug=False):
+    def run_here(job, plan, beam_flags, total, *, debug=False):
         from pipeline.graph import run_graph
 
         run_graph(job, plan, beam_flags)
