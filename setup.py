@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-GCP = ["gcsfs>=2026.9", "google-cloud-storage>=3.4"]
+GCP = ["gcsfs>=2026.10", "google-cloud-storage>=3.14.1"]
 CONVERT = ["torch>=2.9", "transformers>=5.17"]
 
 setup(
@@ -24,16 +24,16 @@ setup(
         "apache-beam>=2.77",
         "flax>=0.12.8",
         "fsspec>=2026.9",
-        "huggingface_hub>=2.0",
+        "huggingface_hub>=1.5",
         "jax>=0.10",
         "ml_dtypes>=0.5",
         "numpy>=2.2",
         "pyarrow>=22",
         "PyYAML>=6.0.2",
-        "safetensors>=0.7",
+        "safetensors>=0.8",
         "sentencex>=1.0.32",
         "soundfile>=0.13.1",
-        "tokenizers>=0.22",
+        "tokenizers>=0.23.1",
     ],
     extras_require={
         "gcp": GCP,
