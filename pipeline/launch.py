@@ -5,6 +5,7 @@ Runs in the launcher: reads text and JSON only, never a weight; imports neither 
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from pipeline.inputs import check_model, list_input, read_input
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
-from pipeline.model import open_checkpoint
+from pipeline.model import open_checkpoint, random_weights_note
 from pipeline.outputs.metrics import Metrics, add_metrics
 from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer
@@ -76,6 +77,12 @@ def check(
     return Checked(job=job, plan=plan, is_new=is_new, store=store, preparer=preparer)
 
 
+def tell_of_random_weights(checkpoint: str) -> None:
+    """Says on standard error when the audio will be noise."""
+    if note := random_weights_note(checkpoint):
+        print(note, file=sys.stderr)
+
+
 def check_output(job: Job, shards: Sequence[Shard]) -> None:
     """UsageError for an output that is its own input, lies in it, or cannot be written."""
     output = _normal(job.output)
@@ -126,6 +133,7 @@ def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
 def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> int:
     """Freezes the plan, runs the graph for the units that have no commit, publishes the manifest; the exit code."""
     job, plan, store = checked.job, checked.plan, checked.store
+    tell_of_random_weights(job.checkpoint)
     try:
         if checked.is_new:
             write_plan(store, plan)

@@ -49,3 +49,10 @@ def load_model(checkpoint: str, *, slots: int, dtype: str, sha256: str | None = 
             "use the same weights on every worker"
         )
     return model
+
+
+def random_weights_note(checkpoint: str) -> str | None:
+    """What users of a checkpoint that nobody trained are told, wherever it is used."""
+    if not open_checkpoint(checkpoint).has_random_weights:
+        return None
+    return f"note: checkpoint {checkpoint!r} has random weights, its audio is noise; trained ones are such as suno/bark"

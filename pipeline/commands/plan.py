@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines
 from pipeline.jobfile import load
-from pipeline.launch import Checked, check, prepared_input
+from pipeline.launch import Checked, check, prepared_input, tell_of_random_weights
 from pipeline.outputs.metrics import read_metrics
 from pipeline.progress import duration
 from pipeline.records import FailedRecord
@@ -20,6 +20,7 @@ def plan(options: Namespace, flags: list[str]) -> int:
             raise UsageError(f"--{name} is {value:g}, must be more than 0")
     job, _ = load(options.job, flags)
     checked = check(job, force=options.force)
+    tell_of_random_weights(job.checkpoint)
     total = estimate(_with_tokens(checked), checked.plan)
     rate = options.rate or _measured_rate(checked)
     for line in (*_describe(checked, total), *price_lines(total.audio_s, rate, options.price)):

@@ -7,6 +7,7 @@ from bark_model.outcomes import Failure
 from pipeline.errors import PipelineError, UsageError
 from pipeline.job import Job
 from pipeline.jobfile import build
+from pipeline.launch import tell_of_random_weights
 from pipeline.model import load_model
 from pipeline.outputs.audio import CONTAINERS, encode, join_chunks, pcm16
 from pipeline.prepare import Preparer
@@ -24,6 +25,7 @@ def say(options: Namespace, flags: list[str]) -> int:
     ready = preparer.prepare(Record(id="say", text=options.text, source="command line", line=1))
     if isinstance(ready, FailedRecord):
         raise UsageError(f"{ready.error}: {ready.message}")
+    tell_of_random_weights(job.checkpoint)
     slots = min(len(ready.chunks), MOST_SLOTS)
     outcomes = load_model(job.checkpoint, slots=slots, dtype=job.devices.dtype).synthesize(
         preparer.requests(ready), to="audio"

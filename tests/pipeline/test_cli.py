@@ -78,7 +78,9 @@ def test_say_speaks_one_text(project, tmp_path, capsys):
     path = str(tmp_path / "hello.flac")
     checkpoint = project.values["checkpoint"]
     assert main(["say", "Hello there.", "-o", path, "--checkpoint", checkpoint, "--voice", "random_0"]) == 0
-    assert capsys.readouterr().out.startswith(f"{path}: ")
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{path}: ")
+    assert "has random weights, its audio is noise" in said.err
     assert main(["say", "NOSPEECH", "-o", path, "--checkpoint", checkpoint]) == 1
     assert "NoSpeech: no semantic token was drawn" in capsys.readouterr().err
     assert main(["say", " ... ", "-o", path, "--checkpoint", checkpoint]) == 2
