@@ -3,7 +3,7 @@
 import argparse
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
@@ -41,6 +41,18 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(function=function)
         return made
 
+    _add_job_commands(command)
+    _add_output_commands(command)
+    _add_voices(command("voices", "voices:voices", "list the voices, check one, or make one from a result"))
+    _add_weights(command("weights", "weights:weights", "convert old checkpoint formats"))
+    export = command("export", "export:export", "hand an output over to other tools")
+    export.add_argument("output", help="the run's output")
+    export.add_argument("--format", required=True, choices=("hf", "ljspeech", "nemo", "webdataset"), help="for what")
+    export.add_argument("-o", "--to", required=True, help="the folder to write")
+    return top
+
+
+def _add_job_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     overrides = (
         "Any key of the job file can be given as a flag, as in --output gs://bucket/run-2 or "
         "--sampling.semantic.temperature 0.6; Beam's options, as --direct_num_workers 2, too."
@@ -63,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
     say.add_argument("--seed", type=int, default=0, help="another seed is another reading (%(default)s)")
     say.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (%(default)s)")
 
+
+def _add_output_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     status = command("status", "inspect:status", "how far a run is, also from another machine")
     status.add_argument("output", help="the run's output")
 
@@ -71,9 +85,10 @@ def parser() -> argparse.ArgumentParser:
 
     failed = command("failed", "failed:failed", "list the failed records, or try them again")
     failed.add_argument("output", help="the run's output")
-    failed.add_argument("--retry", action="store_true", help="run the job again for the failed records only")
+    failed.add_argument("--retry", action="store_true", help="run them again; takes the flags of run")
 
-    voices = command("voices", "voices:voices", "list the voices, check one, or make one from a result")
+
+def _add_voices(voices: argparse.ArgumentParser) -> None:
     actions = voices.add_subparsers(dest="action", metavar="ACTION", parser_class=_Parser)
     listing = actions.add_parser("list", help="the presets of a checkpoint (this is done without an action, too)")
     listing.add_argument("--checkpoint", default="demo", help="whose voices (%(default)s)")
@@ -85,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     taking.add_argument("id", help="the id of a record or chunk in it")
     taking.add_argument("-o", "--voice-file", default="voice.npz", help="the file to write (%(default)s)")
 
-    weights = command("weights", "weights:weights", "convert old checkpoint formats")
+
+def _add_weights(weights: argparse.ArgumentParser) -> None:
     convert = weights.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
     converting = convert.add_parser(
         "convert", help="to a folder of safetensors with checksums; needs bark-beam[convert]"
@@ -96,12 +112,6 @@ def parser() -> argparse.ArgumentParser:
     converting.add_argument("--dtype", default="keep", help="keep, float32, bfloat16 or float16 (%(default)s)")
     converting.add_argument("--codec", help="for Suno's format: the EnCodec checkpoint, where the source has none")
     converting.add_argument("--tokenizer", help="for Suno's format: the tokenizer, where the source has none")
-
-    export = command("export", "export:export", "hand an output over to other tools")
-    export.add_argument("output", help="the run's output")
-    export.add_argument("--format", required=True, choices=("hf", "ljspeech", "nemo", "webdataset"), help="for what")
-    export.add_argument("-o", "--to", required=True, help="the folder to write")
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
