@@ -2,12 +2,16 @@
 is an error."""
 
 import json
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
-
 from pipeline.errors import UsageError, excerpt, nearest
+
+logging.disable(logging.WARNING)  # Beam warns about its [gcp] extra, which nothing here needs, at every import
+from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser  # noqa: E402
+
+logging.disable(logging.NOTSET)
 
 
 class _Parser(_BeamArgumentParser):

@@ -3,7 +3,7 @@
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,12 +17,14 @@ EXAMPLES = 5
 
 @dataclass
 class Estimate:
-    """Sums over all records. `units` is what dealing will give if nothing is done yet, but for rounding."""
+    """Sums over all records. `done` of them have a result already; `left_s` and `units` count the audio of the rest."""
 
     records: int = 0
     chunks: int = 0
     tokens: int = 0
     audio_s: float = 0.0
+    done: int = 0
+    left_s: float = 0.0
     units: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     examples: list[FailedRecord] = field(default_factory=list)
@@ -33,8 +35,18 @@ class Estimate:
         return sum(self.faults.values())
 
 
-def estimate(prepared: Iterable[tuple[Ready | FailedRecord, int]], plan: Plan) -> Estimate:
-    """Adds up prepared records, each with its number of tokens. Keeps 16 bytes a record, to find duplicate ids."""
+def result_key(record_id: str, fingerprint: str) -> bytes:
+    """16 bytes that name a record and all its result depends on."""
+    return id_digest(record_id)[:8] + bytes.fromhex(fingerprint[:16])
+
+
+def estimate(
+    prepared: Iterable[tuple[Ready | FailedRecord, int]], plan: Plan, done: Collection[bytes] = frozenset()
+) -> Estimate:
+    """Adds up prepared records, each with its number of tokens; `done` holds the `result_key` of those with a result.
+
+    Keeps 16 bytes a record, to find duplicate ids.
+    """
     total, ids, contents = Estimate(), array("Q"), array("Q")
     bucket_s = np.zeros(plan.buckets)
     for one, tokens in prepared:
@@ -47,7 +59,11 @@ def estimate(prepared: Iterable[tuple[Ready | FailedRecord, int]], plan: Plan) -
         total.chunks += len(one.chunks)
         total.tokens += tokens
         total.audio_s += one.audio_s
-        bucket_s[bucket_of(one.id, plan.buckets)] += one.audio_s
+        if result_key(one.id, one.fingerprint) in done:
+            total.done += 1
+        else:
+            total.left_s += one.audio_s
+            bucket_s[bucket_of(one.id, plan.buckets)] += one.audio_s
         if one.record.document is not None:
             total.documents.add(one.record.document)
     if duplicates := _conflicting(ids, contents):

@@ -3,11 +3,13 @@
 from argparse import Namespace
 from collections.abc import Iterator
 
+from pipeline.commit import read_commit
 from pipeline.errors import UsageError
-from pipeline.estimate import Estimate, estimate, price_lines
+from pipeline.estimate import Estimate, estimate, price_lines, result_key
 from pipeline.jobfile import load
 from pipeline.launch import Checked, check, prepared_input, tell_of_random_weights
 from pipeline.outputs.metrics import read_metrics
+from pipeline.plan import commits_of
 from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.units import Ready
@@ -21,9 +23,9 @@ def plan(options: Namespace, flags: list[str]) -> int:
     job, _ = load(options.job, flags)
     checked = check(job, force=options.force)
     tell_of_random_weights(job.checkpoint)
-    total = estimate(_with_tokens(checked), checked.plan)
+    total = estimate(_with_tokens(checked), checked.plan, _done(checked))
     rate = options.rate or _measured_rate(checked)
-    for line in (*_describe(checked, total), *price_lines(total.audio_s, rate, options.price)):
+    for line in (*_describe(checked, total), *price_lines(total.left_s, rate, options.price)):
         print(line)
     if total.records == total.failing:
         raise UsageError(f"none of {total.records} records can be synthesised: see the failures above")
@@ -46,7 +48,9 @@ def _describe(checked: Checked, total: Estimate) -> Iterator[str]:
     planned = checked.plan
     yield f"input       {len(planned.shards)} shards, {sum(shard.size_bytes for shard in planned.shards)} bytes"
     yield f"records     {total.records}, {len(total.documents)} documents, {total.chunks} chunks, {total.tokens} tokens"
-    yield f"audio       about {duration(total.audio_s)}, in about {total.units} units of {planned.unit_audio_s:g} s"
+    yield f"audio       about {duration(total.audio_s)}"
+    yield f"done        {total.done} records"
+    yield f"left        about {duration(total.left_s)}, in about {total.units} units of {planned.unit_audio_s:g} s"
     yield f"checkpoint  {checked.job.checkpoint}, sha256 {planned.identity['checkpoint'][:12]}"
     yield f"output      {checked.job.output}: {_standing(checked)}"
     for error, number in total.faults.most_common():
@@ -56,6 +60,13 @@ def _describe(checked: Checked, total: Estimate) -> Iterator[str]:
 
 
 def _standing(checked: Checked) -> str:
-    if checked.is_new:
-        return f"generation {checked.plan.generation}, {len(checked.plan.base)} units done before"
-    return f"resumes generation {checked.plan.generation}"
+    if not checked.is_new:
+        return f"resumes generation {checked.plan.generation}"
+    return f"starts generation {checked.plan.generation}"
+
+
+def _done(checked: Checked) -> set[bytes]:
+    """What the commits that count hold already: those of earlier generations and, when resuming, this one's."""
+    names = [*checked.plan.base, *(() if checked.is_new else commits_of(checked.store, checked.plan.generation))]
+    commits = checked.store.each(lambda name: read_commit(checked.store, name), names)
+    return {result_key(record.id, record.fingerprint) for commit in commits for record in commit.done}

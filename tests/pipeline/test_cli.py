@@ -102,6 +102,41 @@ def test_plan_counts_and_names_what_will_fail(project, capsys):
     assert project.run("--rate", "0", command="plan") == 2
 
 
+def test_plan_counts_what_is_done_and_what_is_left(project, capsys):
+    """Before, after, and with a grown input: only what has no result yet is timed."""
+
+    def lines() -> list[str]:
+        capsys.readouterr()
+        assert project.run("--rate", "1", command="plan") == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("done", "output", "about"))]
+
+    project.write(a_txt="One little sentence.\n")
+    done, output, _ = lines()
+    assert (done, output.partition(": ")[2]) == ("done        0 records", "starts generation 0")
+    assert project.run() == 0
+    done, output, price = lines()
+    assert (done, output.partition(": ")[2]) == ("done        1 records", "resumes generation 0")
+    assert price == "about 0.00 h at 1 x real time"
+    project.write(b_txt="Another one.\n" + "It goes on for quite a while, this one. " * 10 + "\n")
+    done, output, price = lines()
+    assert (done, output.partition(": ")[2]) == ("done        1 records", "starts generation 1")
+    assert price == "about 0.01 h at 1 x real time"
+
+
+def test_a_misspelt_beam_option_is_one_line(project):
+    """In a fresh process: Beam itself would add a warning of its own on being imported."""
+    project.write(a_txt="One.\n")
+    project.run(command="plan")
+    job = str(project.folder / "job.yaml")
+    shown = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "plan", job, "--direct_num_wokers", "2"], capture_output=True, text=True
+    )
+    assert shown.returncode == 2
+    assert shown.stderr == (
+        "bark-beam: unknown option 'direct_num_wokers': did you mean 'direct_num_workers' or 'num_workers'?\n"
+    )
+
+
 def test_plan_refuses_an_input_of_which_nothing_can_be_spoken(project, capsys):
     project.write(a_txt="...\n---\n")
     assert project.run(command="plan") == 2
