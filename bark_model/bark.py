@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from bark_model.config import BarkConfig
 from bark_model.engine import ENGINES, Hardware, NonFinite
 from bark_model.networks import DTYPES, Network, load_network
 from bark_model.outcomes import STAGES, Failure, Request, Result, Stage
-from bark_model.replicated import Replicas
+from bark_model.replicated import Replicas, keep_compiled
 from bark_model.semantic import NON_FINITE, STOP_REASONS
 from bark_model.settings import SettingError
 from bark_model.text import TextError, load_tokenizer, text_ids
@@ -44,13 +45,17 @@ class Bark:
         slots: int = 16,
         dtype: str = "float32",
         devices: Sequence[Any] | None = None,
+        compilation_cache: str | Path | None = None,
     ) -> "Bark":
         """Loads a checkpoint (see `checkpoint.resolve` for names) onto `devices` (all local ones by default).
 
         dtype: float32, bfloat16 or float16, of the three transformers; the codec computes in float32.
+        compilation_cache: a folder where compiled programs are kept, so that a second start compiles nothing.
         """
         if dtype not in DTYPES:
             raise SettingError(f"dtype is {dtype!r}, must be one of {', '.join(DTYPES)}")
+        if compilation_cache is not None:
+            keep_compiled(compilation_cache)
         replicas = Replicas(devices, dtype=DTYPES[dtype])
         opened = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
         networks = {

@@ -6,6 +6,7 @@ unchanged, since they are already sharded `P("replica")` on the mesh below: repl
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
+
+
+def keep_compiled(folder: str | Path) -> None:
+    """Keeps what this process compiles in a folder, and takes from there what an earlier one compiled.
+
+    For machines of one kind: a program compiled for one CPU may not run on an older one.
+    """
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 class Replicas:

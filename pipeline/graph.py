@@ -60,5 +60,6 @@ def model_handler(job: Job, plan: Plan) -> ModelHandler:
         to=job.stages.to,
         timeout_s=job.devices.timeout_s,
         sha256=plan.identity["checkpoint"],
+        compilation_cache=job.devices.compilation_cache,
     )
     return UnitModelHandler(bark).with_no_batching()

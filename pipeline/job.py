@@ -66,12 +66,14 @@ class Audio:
 class Devices:
     """`slots` rows are decoded at once on each device: a compiled shape, part of a result's identity.
 
-    `timeout_s` limits one call of the model, which is one unit of work.
+    `timeout_s` limits one call of the model, which is one unit of work. `compilation_cache` is a folder of the
+    workers where compiled programs are kept, so that a second start compiles nothing.
     """
 
     slots: int = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     timeout_s: float = 14400
+    compilation_cache: str | None = None
 
     def __post_init__(self):
         _within("devices.slots", self.slots, 1, 1024, "16 suits most accelerators")

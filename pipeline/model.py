@@ -37,11 +37,13 @@ def open_checkpoint(name: str) -> Checkpoint:
     return Checkpoint.open(name)
 
 
-def load_model(checkpoint: str, *, slots: int, dtype: str, sha256: str | None = None) -> Model:
+def load_model(
+    checkpoint: str, *, slots: int, dtype: str, sha256: str | None = None, compilation_cache: str | None = None
+) -> Model:
     """The model on this process's devices. UsageError when its weights are not those the run was planned with."""
     from bark_model.bark import Bark  # imports jax: in workers only
 
-    model = Bark.load(checkpoint, slots=slots, dtype=dtype)
+    model = Bark.load(checkpoint, slots=slots, dtype=dtype, compilation_cache=compilation_cache)
     found = model.checkpoint.sha256
     if sha256 is not None and sha256 != found:
         raise UsageError(

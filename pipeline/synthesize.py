@@ -43,16 +43,23 @@ class BarkModelHandler(ModelHandler[AnyRequest, Outcome, SharedModel]):
         to: Stage = "audio",
         timeout_s: float = 14400,
         sha256: str | None = None,
+        compilation_cache: str | None = None,
         min_batch_size: int | None = None,
         max_batch_size: int | None = None,
     ):
         super().__init__(min_batch_size=min_batch_size, max_batch_size=max_batch_size)
         self._checkpoint, self._slots, self._dtype = checkpoint, slots, dtype
         self._to: Stage = to
-        self._timeout_s, self._sha256 = timeout_s, sha256
+        self._timeout_s, self._sha256, self._compilation_cache = timeout_s, sha256, compilation_cache
 
     def load_model(self) -> SharedModel:
-        model = load_model(self._checkpoint, slots=self._slots, dtype=self._dtype, sha256=self._sha256)
+        model = load_model(
+            self._checkpoint,
+            slots=self._slots,
+            dtype=self._dtype,
+            sha256=self._sha256,
+            compilation_cache=self._compilation_cache,
+        )
         return SharedModel(model, self._slots)
 
     def run_inference(

@@ -82,7 +82,9 @@ def _matches(pattern: str) -> dict[str, tuple[AbstractFileSystem, str, dict]]:
             raise SourceError(f"input {excerpt(pattern, 200)} is {'a folder' if is_folder else 'no file'}: {remedy}")
         infos = cast(dict[str, dict], fs.glob(path, detail=True))
     except (OSError, ValueError) as error:
-        raise SourceError(f"input {excerpt(pattern, 200)} cannot be listed: {one_line(error)}") from error
+        raise SourceError(
+            f"input {excerpt(pattern, 200)} cannot be listed ({one_line(error)}): check its name and the network"
+        ) from error
     hidden = () if _base(path).startswith(_HIDDEN) else _HIDDEN
     files = {
         prefix + found: (fs, found, info)

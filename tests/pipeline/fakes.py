@@ -29,7 +29,9 @@ class Bark:
         self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
 
     @classmethod
-    def load(cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None) -> "Bark":
+    def load(
+        cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None, compilation_cache=None
+    ) -> "Bark":
         if "FAKE_BARK_LOAD_ERROR" in os.environ:
             raise RuntimeError(os.environ["FAKE_BARK_LOAD_ERROR"])
         note("load")
