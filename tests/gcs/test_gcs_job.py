@@ -212,11 +212,16 @@ def test_without_credentials_a_command_says_so_in_one_line(spawning: Project, tm
 
 
 @pytest.mark.slow
-def test_a_dead_server_is_one_line_and_exit_2(job: Project, monkeypatch, capfd):
+@pytest.mark.parametrize(
+    ("local", "said"),
+    [("output", "cannot be listed (Cannot connect to host"), ("input", "did not answer (ConnectionError)")],
+)
+def test_a_dead_server_is_one_line_and_exit_2(job: Project, monkeypatch, capfd, local: str, said: str):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{free_port()}")
+    job.write(a_txt="One.\n")
     started = time.monotonic()
-    assert job.run() == 2
-    assert "did not answer" in one_line(capfd.readouterr().err)
+    assert job.run(**{local: f"{job.folder}/in/*" if local == "input" else f"{job.folder}/out"}) == 2
+    assert said in one_line(capfd.readouterr().err)
     assert time.monotonic() - started < 120
 
 

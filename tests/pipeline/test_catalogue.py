@@ -1,0 +1,151 @@
+"""Rows of the catalogue of faults that only a whole job can meet; docs/reliability.md maps every row to its tests."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.verify import verify
+
+from . import fakes
+from .conftest import Project
+
+ODD_IDS = [
+    "../../x",
+    "/abs",
+    "",
+    "a\nb",
+    "\u00e9",
+    "e\u0301",
+    "A",
+    "a",
+    "%2e%2e",
+    "con",
+    "." * 3,
+    "i" * 300,
+    "👩‍🚀",
+    "x\\..\\y",
+]
+
+
+def start(project: Project, *flags: str, cwd: Path | None = None, **surroundings) -> subprocess.Popen:
+    """`bark-beam run` on the project's job file in a process of its own."""
+    command = [sys.executable, "-m", "pipeline.cli", "run", str(project.folder / "job.yaml"), *flags]
+    environment = os.environ | surroundings.pop("env", {})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment, **surroundings
+    )
+
+
+def test_row_6_odd_ids_come_back_exactly_and_name_no_file_outside(project: Project):
+    project.write(a_jsonl=[{"id": record_id, "text": f"Record {n}."} for n, record_id in enumerate(ODD_IDS)])
+    outside = {path for path in project.folder.parent.rglob("*") if project.output not in path.parents}
+    assert project.run() == 0
+    rows = project.rows().values()
+    assert sorted(row.record_id for row in rows) == sorted(ODD_IDS)
+    assert len({str(row.audio_path).casefold() for row in rows}) == len(ODD_IDS)
+    assert verify(project.store).is_whole
+    made = {path for path in project.folder.parent.rglob("*") if project.output not in path.parents} - outside
+    assert made <= {project.output, project.folder / "job.yaml", project.notes}
+
+
+@pytest.mark.parametrize("voice", ["../x", "https://example.org/v.npz", "/etc/passwd", "no/such.npz"])
+def test_row_7_a_jobs_voice_that_is_none_fails_in_plan(project: Project, capsys, voice: str):
+    project.write(a_txt="One.\n")
+    assert project.run(command="plan", voice=voice) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("bark-beam: ")
+    assert voice in said
+    assert not project.output.exists()
+
+
+def test_row_15_weights_that_are_not_here_are_one_line_with_the_command(
+    project: Project, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    project.write(a_txt="One.\n")
+    for command in ("plan", "run"):
+        assert project.run(command=command, checkpoint="suno/bark-small") == 2
+        [said] = capsys.readouterr().err.splitlines()
+        assert said.startswith("bark-beam: checkpoint 'suno/bark-small' is not in the local cache: run `bark-beam ")
+    assert not project.output.exists()
+
+
+def test_row_20_a_call_that_hangs_costs_its_record(project: Project, monkeypatch):
+    misbehave = fakes.misbehave
+
+    def hang(text: str, slots: int) -> None:
+        if "HANG" in text:
+            time.sleep(3)
+        misbehave(text, slots)
+
+    monkeypatch.setattr(fakes, "misbehave", hang)
+    project.write(a_jsonl=[{"id": "good", "text": "Fine."}, {"id": "bad", "text": "HANG"}])
+    assert project.run(devices={"timeout_s": 1}, unit_audio_s=60) == 3
+    assert project.failed() == {"bad": "TimedOut"}
+    assert list(project.rows()) == ["good/0"]
+
+
+def test_row_23_a_full_disk_stops_the_job_in_one_line_and_it_resumes(project: Project):
+    """Files may have 60 kB: enough for the short records' audio, too little for the long one's."""
+    project.write(a_jsonl=[*({"id": f"r{n}", "text": f"Short {n}."} for n in range(3)), {"id": "long", "text": LONG}])
+    project.values |= {"unit_audio_s": 1, "audio": {"format": "wav"}}
+    assert project.run(command="plan") == 0  # writes the job file
+    limit = (60_000, resource.RLIM_INFINITY)
+    child = start(project, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    said = child.communicate(timeout=120)[1]
+    errors = [line for line in said.splitlines() if line.startswith("bark-beam: ")]
+    assert child.returncode == 1, said
+    assert len(errors) == 1
+    assert "does not fit on the disk: free some space and run again; it resumes" in errors[0]
+    assert "Traceback" not in said
+    assert not (project.output / "_MANIFEST.json").exists()
+    project.synthesised()
+    assert project.run() == 0
+    assert {one.split("/")[0] for one in project.synthesised()} >= {"long"}
+    assert verify(project.store).is_whole
+
+
+LONG = "This sentence is one of very many that make a long record. " * 40
+
+
+def test_row_27_the_surroundings_change_nothing(project: Project, tmp_path: Path):
+    project.write(
+        a_jsonl=[{"id": "İx", "text": "Ça coûte 1,5 €."}, {"id": "b", "text": "Two. " * 30}], b_txt="Three.\n"
+    )
+    assert project.run() == 0
+    expected = project.tree()
+    elsewhere, shared_memory = tmp_path / "elsewhere", Path("/dev/shm")
+    elsewhere.mkdir()
+    environment = {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "7", "PYTHONUTF8": "0"}
+    environment["TMPDIR"] = str(shared_memory if shared_memory.is_dir() else elsewhere)
+    project.output = tmp_path / "other"
+    child = start(project, "--output", str(project.output), cwd=elsewhere, env=environment)
+    said = child.communicate(timeout=120)[1]
+    assert child.returncode == 0, said
+    assert project.tree() == expected
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_row_28_secrets_and_long_texts_stay_out_of_the_output(project: Project, monkeypatch, capfd):
+    secret = "hunter22"
+
+    def leak(text: str, slots: int) -> None:
+        if "POISON" in text:
+            raise RuntimeError(f"GET https://example.org/?token={secret} failed for {text * 1000}")
+
+    monkeypatch.setattr(fakes, "misbehave", leak)
+    project.write(a_jsonl=[{"id": "good", "text": "Fine."}, {"id": "bad", "text": "POISON"}])
+    assert project.run("--s3_secret_access_key", secret) == 3
+    assert main(["failed", str(project.output)]) == 0
+    said = capfd.readouterr()
+    for name, data in project.tree().items():
+        assert secret.encode() not in data, name
+        assert b"POISONPOISONPOISON" * 10 not in data, name
+    assert secret not in said.out
+    assert "RuntimeError" in said.out
