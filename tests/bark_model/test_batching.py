@@ -71,6 +71,20 @@ def test_four_devices(bark, batch):
         assert same(outcome, outcomes[requests.index(request)]), request.id
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bit_rows_are_their_own_too(dtype, bark):
+    """The whole chain in 16 bits: audio comes out, and neighbours still change nothing."""
+    half = Bark.load(bark.checkpoint, slots=2, dtype=dtype, devices=jax.local_devices()[:1])
+    requests = mixed_requests(bark)[:5]
+    outcomes = half.synthesize(requests)
+    for request, outcome in zip(requests, outcomes, strict=True):
+        [alone] = half.synthesize([request])
+        assert same(alone, outcome), request.id
+    made = [outcome for outcome in outcomes if isinstance(outcome, Result)]
+    assert len(made) >= 3
+    assert all(result.audio.dtype == np.float32 and np.isfinite(result.audio).all() for result in made)
+
+
 def test_seed_id_and_attempt_change_a_sampled_row(bark):
     base = Request(id="a", text="Hello there, how are you?", semantic=None)
     variants = [
