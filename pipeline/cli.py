@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     export = command("export", "export:export", "hand an output over to other tools")
     export.add_argument("output", help="the run's output")
     export.add_argument("--format", required=True, choices=("hf", "ljspeech", "nemo", "webdataset"), help="for what")
-    export.add_argument("-o", "--to", required=True, help="the folder to write")
+    export.add_argument("-o", "--to", help="the folder to write (OUTPUT-FORMAT, beside the output)")
     return top
 
 

@@ -10,7 +10,8 @@ def export(options: Namespace, flags: list[str]) -> int:
     """Writes the finished records of an output to another folder or bucket."""
     from pipeline.export import export as write
 
-    with open_store(options.output) as store, open_store(options.to) as destination:
+    target = options.to or f"{options.output.rstrip('/')}-{options.format}"
+    with open_store(options.output) as store, open_store(target) as destination:
         exported = write(store, destination, options.format)
-    print(f"{options.to}: {exported.records} records, {duration(exported.audio_s)} of audio")
+    print(f"{target}: {exported.records} records, {duration(exported.audio_s)} of audio")
     return 0

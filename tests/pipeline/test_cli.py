@@ -137,6 +137,18 @@ def test_a_misspelt_beam_option_is_one_line(project):
     )
 
 
+def test_an_export_lies_beside_its_output_unless_told(project, tmp_path, capsys):
+    project.write(a_txt="One.\n")
+    assert project.run() == 0
+    capsys.readouterr()
+    assert main(["export", str(project.output), "--format", "ljspeech"]) == 0
+    beside = project.output.with_name("out-ljspeech")
+    assert capsys.readouterr().out.startswith(f"{beside}: 1 records, ")
+    assert main(["export", f"{project.output}/", "--format", "ljspeech", "-o", str(tmp_path / "there")]) == 0
+    for folder in (beside, tmp_path / "there"):
+        assert (folder / "metadata.csv").read_text(encoding="utf-8").count("\n") == 1
+
+
 def test_plan_refuses_an_input_of_which_nothing_can_be_spoken(project, capsys):
     project.write(a_txt="...\n---\n")
     assert project.run(command="plan") == 2
