@@ -64,6 +64,25 @@ def test_row_7_a_jobs_voice_that_is_none_fails_in_plan(project: Project, capsys,
     assert not project.output.exists()
 
 
+@pytest.mark.parametrize("kind", ["audio", "tokens", "_run/commits"])
+def test_row_13_a_damaged_file_is_named_and_made_again(project: Project, capsys, kind: str):
+    """As the message says: without the file and its unit's commit record, another start makes both anew."""
+    project.write(a_txt="One.\nTwo.\n")
+    assert project.run() == 0
+    whole = project.tree()
+    name = next(name for name in whole if name.startswith(kind))
+    path = project.output / name
+    path.write_bytes(whole[name][:-20] + b"\0" * 20)
+    assert main(["verify", str(project.output)]) == 1
+    assert name in capsys.readouterr().out
+    path.unlink()
+    for commit in (project.output / "_run" / "commits").rglob("*.json"):
+        commit.unlink()
+    assert project.run() == 0
+    assert project.tree() == whole
+    assert main(["verify", str(project.output)]) == 0
+
+
 def test_row_15_weights_that_are_not_here_are_one_line_with_the_command(
     project: Project, capsys, monkeypatch, tmp_path
 ):
