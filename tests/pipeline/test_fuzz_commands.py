@@ -103,8 +103,11 @@ def test_overrides_of_any_kind(desk: Project, capsys, flags: list):
     plan(desk, capsys, *(word for key, value in flags for word in (f"--{key}", value)))
 
 
+WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)  # no shell passes NUL
+
+
 @fuzz
-@given(words=st.lists(st.sampled_from(["run", "plan", "status", "--x", "-o", "--", "", "\0"]) | st.text(max_size=9)))
+@given(words=st.lists(st.sampled_from(["run", "plan", "status", "--x", "-o", "--", ""]) | WORDS))
 def test_command_lines_of_any_words(desk: Project, capsys, words: list):
     with contextlib.suppress(SystemExit):  # how argparse ends --help
         check(desk, capsys, *words)
