@@ -102,7 +102,7 @@ def test_grown_and_changed_inputs_on_gcs(here: Project, place: str, tmp_path: Pa
 def test_killed_on_gcs_and_started_again_the_files_are_those_of_a_local_run(job: Project, place: str, tmp_path: Path):
     """The child is killed by a word in a text, then the launcher by us; the next start finishes."""
     with open_store(f"{place}/in") as store:
-        store.put("a.jsonl", TEXTS.replace("number 2.", "number 2. SLOW KILL").replace("4.", "4. SLOW").encode())
+        store.put("a.jsonl", TEXTS.replace("record", "SLOW record").replace("2.", "2. KILL").encode())
     assert job.run(command="plan") == 0  # writes the job file
     first = start(job, "--unit_audio_s", "1")
     marker = Path(f"{job.notes}.killed")
