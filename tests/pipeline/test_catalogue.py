@@ -1,7 +1,6 @@
 """Rows of the catalogue of faults that only a whole job can meet; docs/reliability.md maps every row to its tests."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -33,12 +32,15 @@ ODD_IDS = [
 ]
 
 
-def start(project: Project, *flags: str, cwd: Path | None = None, **surroundings) -> subprocess.Popen:
-    """`bark-beam run` on the project's job file in a process of its own."""
-    command = [sys.executable, "-m", "pipeline.cli", "run", str(project.folder / "job.yaml"), *flags]
-    environment = os.environ | surroundings.pop("env", {})
+def start(
+    project: Project, *flags: str, first: str = "", cwd: Path | None = None, **surroundings: str
+) -> subprocess.Popen:
+    """`bark-beam run` on the project's job file in a process of its own, which does `first` before all else."""
+    code = f"{first}\nimport sys\nfrom pipeline.cli import main\nsys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "run", str(project.folder / "job.yaml"), *flags]
+    environment = os.environ | surroundings
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment, **surroundings
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, env=environment
     )
 
 
@@ -115,8 +117,8 @@ def test_row_23_a_full_disk_stops_the_job_in_one_line_and_it_resumes(project: Pr
     project.write(a_jsonl=[*({"id": f"r{n}", "text": f"Short {n}."} for n in range(3)), {"id": "long", "text": LONG}])
     project.values |= {"unit_audio_s": 1, "audio": {"format": "wav"}}
     assert project.run(command="plan") == 0  # writes the job file
-    limit = (60_000, resource.RLIM_INFINITY)
-    child = start(project, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))"
+    child = start(project, first=limit)
     said = child.communicate(timeout=120)[1]
     errors = [line for line in said.splitlines() if line.startswith("bark-beam: ")]
     assert child.returncode == 1, said
@@ -144,7 +146,7 @@ def test_row_27_the_surroundings_change_nothing(project: Project, tmp_path: Path
     environment = {"TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "PYTHONHASHSEED": "7", "PYTHONUTF8": "0"}
     environment["TMPDIR"] = str(shared_memory if shared_memory.is_dir() else elsewhere)
     project.output = tmp_path / "other"
-    child = start(project, "--output", str(project.output), cwd=elsewhere, env=environment)
+    child = start(project, "--output", str(project.output), cwd=elsewhere, **environment)
     said = child.communicate(timeout=120)[1]
     assert child.returncode == 0, said
     assert project.tree() == expected
