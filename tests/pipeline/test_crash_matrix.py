@@ -112,8 +112,8 @@ def killed_command(root: Path, at: int, output: Path) -> tuple[list[int], str]:
     environment = os.environ | {"PYTHONPATH": f"{site}:{ROOT}"}
     command = [sys.executable, "-m", "pipeline.cli", "run", str(root / "job.yaml"), "--output", str(output)]
     statuses, said = [], ""
-    for number in (at, 0):
-        environment["KILL_AT"] = f"{number}:{root / f'cli-{at}-{number}'}"
+    for name, number in (("first", at), ("second", 0)):
+        environment["KILL_AT"] = f"{number}:{root / f'cli-{at}-{name}'}"
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
         statuses.append(done.returncode)
         said += done.stderr
@@ -143,7 +143,7 @@ def test_every_kill_point_through_the_command(root: Path, capsys):
     """All processes of a run as a user starts it: launcher, child, supervisor and all."""
     whole, _ = whole_run(root)
     killed_command(root, 0, root / "counted")
-    operations = (root / "cli-0-0").stat().st_size
+    operations = (root / "cli-0-first").stat().st_size
     killed = [check_command(root, whole, at) for at in range(1, operations + 1)]
     assert {"launcher", "child"} == set(killed)
     with capsys.disabled():
