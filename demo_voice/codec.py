@@ -10,6 +10,7 @@ from transformers import EncodecConfig, EncodecModel
 FRAME_RATE_HZ = 75
 CODEBOOKS, CODES = 8, 1024
 PRE_EMPHASIS = 0.95
+LOG_FLOOR = 0.001  # of the mean level: quiet consonants are 40 dB and more below the vowels
 MEL_SCALES = ((128, 16), (256, 32), (512, 48), (1024, 64), (2048, 80))  # (FFT length, mel bands)
 
 
@@ -176,7 +177,7 @@ class SpeechLoss(nn.Module):
             powered = (want / size).pow(0.4)
             power = power + ((got / size).pow(0.4) - powered).abs().mean() / powered.mean()
             if log_weight > 0:
-                distance = torch.log(got / size + 0.01) - torch.log(want / size + 0.01)
+                distance = torch.log(got / size + LOG_FLOOR) - torch.log(want / size + LOG_FLOOR)
                 logarithmic = logarithmic + distance.abs().mean()
         scales = len(MEL_SCALES)
         return {"mel": power / scales, "wave": wave, "log": logarithmic / scales * log_weight}

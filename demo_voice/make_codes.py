@@ -12,10 +12,15 @@ from transformers import EncodecModel
 
 
 def load_codec(work: Path) -> EncodecModel:
-    """The trained codec as transformers runs it, for signals at the teacher's level times INPUT_GAIN."""
+    """The trained codec as transformers runs it, for signals at the teacher's level times INPUT_GAIN.
+
+    The decoder is the one trained on after the codes were frozen, where there is one.
+    """
     state = torch.load(work / "codec.pt")
     model = new_codec()
     model.load_state_dict(state["codec"])
+    if (work / "decoder.pt").exists():
+        model.decoder.load_state_dict(torch.load(work / "decoder.pt")["decoder"])
     for k in range(CODEBOOKS):
         codebook = model.quantizer.layers[k].codebook
         codebook.embed.copy_(state["quantizer"]["embed"][k])

@@ -149,8 +149,7 @@ def main() -> None:
     rows = load_spoken(work, run.shards)
     windows = Windows(rows, seed=7)
     print(f"{len(rows)} sentences", flush=True)
-    fast = torch.compile(model)
-    train(model, run, lambda step: loss_of(fast, *windows.draw(run.batch, step)))
+    train(model, run, lambda step: loss_of(model, *windows.draw(run.batch, step)))
 
 
 if __name__ == "__main__":

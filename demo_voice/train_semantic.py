@@ -26,7 +26,7 @@ GUIDED_LAYER = 2
 GUIDED_HEADS = 2  # the first looks at the characters being spoken, the second at the end of their word
 TOKENS_PER_CHARACTER = 2.26
 POOL = 12  # batches drawn together and sorted by length, so that little is padding
-FULL_TEXT_FROM = 0.6  # share of the steps after which texts are padded to their full 128 characters
+FULL_TEXT_FROM = 0.75  # share of the steps after which texts are padded to their full 128 characters
 
 
 def text_ids(text: str) -> np.ndarray:
@@ -134,6 +134,8 @@ def guide_loss(seen: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tens
     everything = seen.masked_fill(hidden, -1e4).logsumexp(-1)
     low, high = batch["spans"].clamp(max=columns - 1).permute(3, 1, 0, 2).unsqueeze(-1)
     column = torch.arange(columns)
+    # a token whose word was not found in the text has an empty span: its first character stands for it
+    high = torch.maximum(low, high)
     wanted = seen[..., :columns].masked_fill((column < low) | (column > high), -1e4).logsumexp(-1)
     used = (batch["target"] >= 0).unsqueeze(1)
     return ((everything - wanted) * used).sum() / used.sum() / GUIDED_HEADS

@@ -11,6 +11,8 @@ from data import save_atomically
 from lm import optimizers, set_rate
 from torch import nn
 
+SECONDS_BETWEEN_CHECKPOINTS = 120
+
 Losses = dict[str, torch.Tensor]
 
 
@@ -51,6 +53,7 @@ def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses]) -> Non
         for optimizer, saved in zip(chosen, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
     began, first, sums = time.time(), step, {}
+    kept = began
     print(f"from step {step} to {run.steps}", flush=True)
     while step < run.steps:
         set_rate(chosen, step, run.steps, run.rate)
@@ -66,6 +69,7 @@ def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses]) -> Non
             text = " ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
             print(f"{step} {text} {(time.time() - began) / (step - first):.3f} s/step", flush=True)
             sums = {}
-        if step % 200 == 0 or step == run.steps:
+        if time.time() - kept > SECONDS_BETWEEN_CHECKPOINTS or step == run.steps:
+            kept = time.time()
             saved = [optimizer.state_dict() for optimizer in chosen]
             save_atomically({"model": model.state_dict(), "optimizers": saved, "step": step}, run.path)
