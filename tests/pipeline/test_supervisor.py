@@ -88,7 +88,12 @@ def test_ctrl_c_ends_the_job_and_a_later_run_resumes(spawning):
     spawning.values["unit_audio_s"] = 1
     spawning.run(command="plan")  # writes the job file
     job = str(spawning.folder / "job.yaml")
-    child = subprocess.Popen([sys.executable, "-m", "pipeline.cli", "run", job], stderr=subprocess.PIPE, text=True)
+    # A shell's background job, as CI may be, starts its children deaf to SIGINT; a terminal does not.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from pipeline.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, "run", job], stderr=subprocess.PIPE, text=True)
     while not list(spawning.store.list("_run/commits/")):
         time.sleep(0.05)
         assert child.poll() is None
