@@ -49,7 +49,7 @@ from transformers.models.bark.generation_configuration_bark import BarkGeneratio
 VOICES = ("v2/en_speaker_0", "v2/en_speaker_1")
 VOICE_SECONDS = (2.5, 4.5)  # length of the sentences that become voice presets
 CHUNK_CHARACTERS = 105
-TEMPERATURES = {"semantic": 0.4, "coarse": 0.5, "fine": 0.3}
+TEMPERATURES = {"semantic": 0.15, "coarse": 0.3, "fine": 0.3}
 
 
 def stage_config(size: Size, inputs: int, outputs: int, **more: int) -> dict:
