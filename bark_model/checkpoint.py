@@ -41,10 +41,6 @@ class CheckpointError(ValueError):
 def resolve(name: str) -> Path:
     """The local folder of a checkpoint: `demo`, a folder, a URL such as gs://..., or a Hugging Face hub name."""
     if name == DEMO:
-        if not DEMO_FOLDER.is_dir():
-            from bark_model.random_checkpoint import demo_stand_in
-
-            return demo_stand_in()
         return DEMO_FOLDER
     if "://" in name:
         from bark_model.fetch import cached_url

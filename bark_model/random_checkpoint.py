@@ -1,11 +1,10 @@
-"""Checkpoints of random weights in HF's layout, of any size: what tests and benchmarks run on, since none ships.
+"""Checkpoints of random weights in HF's layout, of any size: what tests and benchmarks run on, next to the demo voice.
 
 Its audio is noise. Weights are scaled so that greedy decoding neither repeats itself nor gets caught in a short
 cycle, and so that the end token comes after some dozens of tokens.
 """
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from bark_model.checkpoint import PARTS, RANDOM_WEIGHTS, Checkpoint, save
 from bark_model.config import BarkConfig, FineConfig, Generation, TransformerConfig
 from bark_model.encodec.config import CodecConfig
 from bark_model.encodec.weights import codec_tensors
-from bark_model.fetch import cache_folder
 from bark_model.networks import abstract
 from bark_model.weights import Entry, causal_table, fine_table
 
@@ -179,18 +177,3 @@ def _write_voices(folder: Path, g: Generation, rng: np.random.Generator, count: 
             np.save(folder / path, array)
             index[f"random_{number}"][key] = path
     (folder / "speaker_embeddings_path.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def demo_stand_in() -> Path:
-    """The folder that `checkpoint: demo` means while no trained voice ships: TINY with random weights, in the cache."""
-    folder = cache_folder() / "random-demo-2"
-    if not (folder / "SHA256SUMS").is_file():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-        write_random(partial)
-        try:
-            os.replace(partial, folder)
-        except OSError:  # another process was first; its bytes are the same
-            import shutil
-
-            shutil.rmtree(partial)
-    return folder

@@ -50,6 +50,8 @@ class Reference:
         self.semantic_config = BarkSemanticGenerationConfig(**config.semantic_config)
         self.coarse_config = BarkCoarseGenerationConfig(**config.coarse_acoustics_config)
         self.fine_config = BarkFineGenerationConfig(**config.fine_acoustics_config)
+        for stage in (self.semantic_config, self.coarse_config):
+            stage.do_sample = False  # a checkpoint may ask for sampling
         self.codebook_size = config.codebook_size
 
     def _history(self, voice: Voice | None):
