@@ -7,16 +7,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bark_model.outcomes import STAGES, Stage
 from bark_model.settings import Sampling
 from pipeline.errors import UsageError, excerpt
 from pipeline.runners import beam_runner
 
-STAGES = ("text", "semantic", "coarse", "fine", "audio")
-"""Bark's stages in order. `from` names what is given, `to` what is made last."""
-
 NO_VOICE = "none"
 
-Stage = Literal["text", "semantic", "coarse", "fine", "audio"]
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%")
 
 

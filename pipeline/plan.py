@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from pipeline.commit import COMMITS
 from pipeline.errors import UsageError, excerpt
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
@@ -19,7 +20,6 @@ from pipeline.store import Conflict, Store
 RESULT_VERSION = 1
 """Raised whenever the code gives other tokens or other PCM for the same input: old outputs are then refused."""
 
-COMMITS = "_run/commits"
 UNITS_PER_BUCKET = 8
 MAX_BUCKETS = 4096
 _BYTES_PER_AUDIO_S = {"dataset": 15, "reprocess": 1000}  # text is read at about 15 characters a second

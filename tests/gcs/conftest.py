@@ -1,10 +1,12 @@
 """A GCS server for the tests of this folder, alone and behind a proxy that injects faults."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.gcs.server import FaultProxy, fault_proxy, running_server
+from pipeline.store import Store, open_store
+from tests.gcs.server import BUCKET, FaultProxy, fault_proxy, running_server
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,15 @@ def faults(gcs_url: str, monkeypatch) -> Iterator[FaultProxy]:
     with fault_proxy(gcs_url) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
         yield proxy
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A place of its own in the server's bucket."""
+    return f"gs://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def store(gcs: str, prefix: str) -> Iterator[Store]:
+    with open_store(prefix) as store:
+        yield store

@@ -1,7 +1,6 @@
 """A whole small run on GCS: the same bytes as on a disk, under faults, and every reader of it."""
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from pipeline.verify import verify
 from tests.gcs.server import BUCKET, FaultProxy
 from tests.pipeline.killing import tree
 from tests.pipeline.small_run import commit, finished, small_run
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"gs://{BUCKET}/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def store(gcs: str, prefix: str) -> Iterator[Store]:
-    with open_store(prefix) as store:
-        yield store
 
 
 def files_of(store: Store) -> dict[str, bytes]:

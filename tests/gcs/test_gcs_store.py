@@ -4,7 +4,6 @@ import multiprocessing
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -24,19 +23,8 @@ from pipeline.store import (
     open_store,
 )
 from pipeline.store import gcs as gcs_module
-from tests.gcs.server import BUCKET, FaultProxy, free_port
+from tests.gcs.server import FaultProxy, free_port
 from tests.pipeline.store.contract import StoreContract
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"gs://{BUCKET}/{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def store(gcs: str, prefix: str) -> Iterator[Store]:
-    with open_store(prefix) as store:
-        yield store
 
 
 @pytest.fixture
