@@ -1,28 +1,32 @@
-"""Word errors of the codec on a few held-out sentences, with all codebooks and with the coarse two."""
+"""Word errors of the codec's decoder on sentences of the development list, from the codes of make_codes.py."""
 
 import argparse
 from pathlib import Path
 
-from codec import CODEBOOKS
+import numpy as np
+import torch
+from codec import CODEBOOKS, decode, load_codec
 from data import read_shard
 from listen import Listener, Score
-from make_codes import decode, encode, load_codec, load_quantizer
 
 
 def main() -> None:
-    """Print the rates and what was misheard."""
+    """Print the rates and what was misheard, with all codebooks and with the coarse two; 0 is the teacher."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     parser.add_argument("--sentences", type=int, default=40)
     parser.add_argument("--codebooks", type=int, nargs="+", default=[CODEBOOKS, 2])
+    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    listener = Listener(args.work)
-    model, quantizer = load_codec(args.work), load_quantizer(args.work)
-    rows = read_shard(args.work / "speech" / "heldout.npz", with_audio=True)[: args.sentences]
+    torch.set_num_threads(args.threads)
+    listener, model = Listener(args.work, args.threads), load_codec(args.work)
+    rows = read_shard(args.work / "speech" / "development.npz", with_audio=True)[: args.sentences]
+    ends = np.cumsum([2 * len(row.semantic) for row in rows])
+    codes = np.split(np.load(args.work / "codes" / "development.npy")[: ends[-1]], ends[:-1])
     for count in args.codebooks:
         score = Score()
-        for row in rows:
-            audio = row.audio / 32768 if count == 0 else decode(model, encode(model, quantizer, row.audio)[:, :count])
+        for row, frames in zip(rows, codes, strict=True):
+            audio = row.audio / 32768 if count == 0 else decode(model, frames[:, :count])
             score.add(listener.hear(audio), row.text)
         print(f"{count} codebooks: {score}", *score.lines, sep="\n", flush=True)
 

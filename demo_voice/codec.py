@@ -1,34 +1,36 @@
-"""The codec's pieces for training: SEANet from transformers, an EMA residual quantizer, and the losses."""
+"""The codec's pieces for training: SEANet from transformers, a residual quantizer by k-means, and the losses."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import EncodecConfig, EncodecModel
 
 FRAME_RATE_HZ = 75
-CODEBOOKS, CODES = 8, 1024
+CODEBOOKS, CODES, WIDTH = 8, 1024, 48
 PRE_EMPHASIS = 0.95
+INPUT_GAIN = 6.0  # the codec works at an rms of 0.4 inside; the teacher's is 0.066
 LOG_FLOOR = 0.001  # of the mean level: quiet consonants are 40 dB and more below the vowels
 MEL_SCALES = ((128, 16), (256, 32), (512, 48), (1024, 64), (2048, 80))  # (FFT length, mel bands)
 
 
 def codec_config() -> EncodecConfig:
-    """A small causal 24 kHz EnCodec: 16 filters, 64 wide latents, 8 codebooks of 1024 at 75 Hz."""
+    """A small causal 24 kHz EnCodec: 16 filters, 48 wide latents, 8 codebooks of 1024 at 75 Hz."""
     return EncodecConfig(
         target_bandwidths=[1.5, 3.0, 6.0],
         sampling_rate=24000,
         audio_channels=1,
         normalize=False,
-        hidden_size=64,
+        hidden_size=WIDTH,
         num_filters=16,
         num_residual_layers=1,
         upsampling_ratios=[8, 5, 4, 2],
         norm_type="weight_norm",
         use_causal_conv=True,
         codebook_size=CODES,
-        codebook_dim=64,
+        codebook_dim=WIDTH,
         use_conv_shortcut=True,
     )
 
@@ -61,33 +63,30 @@ def new_codec() -> EncodecModel:
 
 
 class ResidualQuantizer(nn.Module):
-    """Residual vector quantizer whose codebooks follow the data by moving averages.
+    """Residual vector quantizer by k-means: `embed` (K, codes, width)."""
 
-    `embed` (K, codes, width); a code that nothing chose for long restarts at a residual of the batch.
-    """
-
-    def __init__(self, width: int = 64, decay: float = 0.99):
+    def __init__(self):
         super().__init__()
-        self.decay = decay
-        self.register_buffer("embed", torch.zeros(CODEBOOKS, CODES, width))
-        self.register_buffer("total", torch.zeros(CODEBOOKS, CODES, width))
-        self.register_buffer("count", torch.zeros(CODEBOOKS, CODES))
+        self.register_buffer("embed", torch.zeros(CODEBOOKS, CODES, WIDTH))
 
     @torch.no_grad()
-    def start(self, latents: torch.Tensor, rounds: int = 12) -> None:
-        """k-means, a codebook at a time, on latents (N, width)."""
+    def fit(self, latents: torch.Tensor, first_width: int, rounds: int = 15) -> None:
+        """Learn a codebook at a time from latents (N, width).
+
+        The first codebook sees `first_width` dimensions and is zero in the others: its choice depends on those alone.
+        """
         residual = latents.clone()
         for k in range(CODEBOOKS):
-            means = residual[torch.randperm(len(residual))[:CODES]].clone()
+            seen = residual.clone()
+            if k == 0:
+                seen[:, first_width:] = 0
+            means = seen[torch.randperm(len(seen))[:CODES]].clone()
             for _ in range(rounds):
-                chosen = nearest(residual, means)
+                chosen = nearest(seen, means)
                 count = torch.bincount(chosen, minlength=CODES).unsqueeze(1)
-                total = torch.zeros_like(means).index_add_(0, chosen, residual)
+                total = torch.zeros_like(means).index_add_(0, chosen, seen)
                 means = torch.where(count > 0, total / count.clamp(min=1), means)
-            count = torch.bincount(nearest(residual, means), minlength=CODES).float()
             self.embed[k] = means
-            self.count[k] = count / count.sum() * 300
-            self.total[k] = means * self.count[k].unsqueeze(1)
             residual = residual - means[nearest(residual, means)]
 
     def encode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -98,41 +97,38 @@ class ResidualQuantizer(nn.Module):
             residual = residual - self.embed[k][codes[-1]]
         return torch.stack(codes, dim=1)
 
-    def forward(self, latents: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Quantize (N, width) with the first depth[n] codebooks, learn from it.
-
-        Returns the quantized latents with a straight-through gradient, and the commitment loss.
-        """
-        residual, quantized = latents.detach(), torch.zeros_like(latents)
-        commitment = latents.new_zeros(())
-        for k in range(CODEBOOKS):
-            chosen = nearest(residual, self.embed[k])
-            used = (depth > k).unsqueeze(1)
-            step = self.embed[k][chosen]
-            self.follow(k, residual, chosen)
-            quantized = quantized + torch.where(used, step, torch.zeros_like(step))
-            residual = residual - step
-            commitment = commitment + (functional.mse_loss(latents, quantized.detach(), reduction="none") * used).mean()
-        return latents + (quantized - latents).detach(), commitment / CODEBOOKS
-
-    @torch.no_grad()
-    def follow(self, k: int, residual: torch.Tensor, chosen: torch.Tensor) -> None:
-        """Move codebook k towards the residuals that chose its codes; restart dead codes."""
-        count = torch.bincount(chosen, minlength=CODES).float()
-        total = torch.zeros_like(self.total[k]).index_add_(0, chosen, residual)
-        self.count[k].mul_(self.decay).add_(count, alpha=1 - self.decay)
-        self.total[k].mul_(self.decay).add_(total, alpha=1 - self.decay)
-        dead = self.count[k] < 0.02
-        if dead.any():
-            fresh = residual[torch.randint(len(residual), (int(dead.sum()),))]
-            self.count[k][dead] = 0.2
-            self.total[k][dead] = fresh * 0.2
-        self.embed[k] = self.total[k] / self.count[k].clamp(min=1e-5).unsqueeze(1)
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (..., K or fewer) -> latents (..., width)."""
+        return sum(self.embed[k][codes[..., k]] for k in range(codes.shape[-1]))
 
 
 def nearest(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Index of the nearest code (codes, width) of each vector (N, width)."""
-    return (vectors @ codes.T - codes.pow(2).sum(1) / 2).argmax(dim=1)
+    half = codes.pow(2).sum(1) / 2
+    # in pieces that stay in the cache
+    return torch.cat([(piece @ codes.T - half).argmax(dim=1) for piece in vectors.split(1024)])
+
+
+def load_codec(work: Path) -> EncodecModel:
+    """The trained codec as transformers runs it, for signals at the teacher's level times INPUT_GAIN."""
+    model = new_codec()
+    for name, part in (("encoder", model.encoder), ("decoder", model.decoder)):
+        if (work / f"{name}.pt").exists():
+            part.load_state_dict(torch.load(work / f"{name}.pt")["model"])
+        else:
+            print(f"{name}.pt is missing: this half of the codec is untrained")
+    for layer, embed in zip(model.quantizer.layers, torch.load(work / "quantizer.pt")["embed"], strict=False):
+        layer.codebook.embed.copy_(embed)
+        layer.codebook.embed_avg.copy_(embed)
+        layer.codebook.cluster_size.fill_(1.0)
+    return model.eval()
+
+
+@torch.no_grad()
+def decode(model: EncodecModel, codes: np.ndarray) -> np.ndarray:
+    """Codes (frames, K) -> audio at the teacher's level, float32."""
+    latents = model.quantizer.decode(torch.from_numpy(codes.astype(np.int64).T).unsqueeze(1))
+    return model.decoder(latents)[0, 0].numpy() / INPUT_GAIN
 
 
 def mel_filters(fft: int, bands: int, rate: int = 24000) -> torch.Tensor:
@@ -165,8 +161,8 @@ class SpeechLoss(nn.Module):
             out.append((power + 1e-7).sqrt().transpose(1, 2) @ filters)
         return out
 
-    def forward(self, output: torch.Tensor, target: torch.Tensor, log_weight: float) -> dict[str, torch.Tensor]:
-        """The three terms, each relative to the target's size; log_weight 0 leaves the last one out."""
+    def forward(self, output: torch.Tensor, target: torch.Tensor, weights: dict[str, float]) -> dict[str, torch.Tensor]:
+        """The terms `mel`, `wave` and `log`, each relative to the target's size and times its weight."""
         output, target = pre_emphasised(output), pre_emphasised(target)
         wave = (output - target).abs().mean() / target.abs().mean()
         power, logarithmic = output.new_zeros(()), output.new_zeros(())
@@ -176,11 +172,11 @@ class SpeechLoss(nn.Module):
             size = want.mean()
             powered = (want / size).pow(0.4)
             power = power + ((got / size).pow(0.4) - powered).abs().mean() / powered.mean()
-            if log_weight > 0:
-                distance = torch.log(got / size + LOG_FLOOR) - torch.log(want / size + LOG_FLOOR)
-                logarithmic = logarithmic + distance.abs().mean()
+            distance = torch.log(got / size + LOG_FLOOR) - torch.log(want / size + LOG_FLOOR)
+            logarithmic = logarithmic + distance.abs().mean()
         scales = len(MEL_SCALES)
-        return {"mel": power / scales, "wave": wave, "log": logarithmic / scales * log_weight}
+        terms = {"mel": power / scales, "wave": wave, "log": logarithmic / scales}
+        return {name: weights[name] * value for name, value in terms.items()}
 
 
 def pre_emphasised(audio: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ import torch
 from codec import MEL_SCALES, mel_filters
 from data import Sentence, read_shard
 from listen import Listener, Score
+from make_speech import UNTAUGHT
 from phones import SAMPLE_RATE, SEMANTIC_RATE_HZ, phone_of
 from scipy.io import wavfile
 from speak import Voice, audio_of, coarse_codes, load_voice, semantic_tokens
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("folder", type=Path, help="the exported checkpoint")
     parser.add_argument("--modes", nargs="+", default=["teacher", "codec", "semantic", "text"])
+    parser.add_argument("--list", choices=UNTAUGHT, default="heldout")
     parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--greedy", action="store_true")
     parser.add_argument("--name", default="", help="keeps the figures of several checkpoints apart")
@@ -134,7 +136,7 @@ def main() -> None:
     temperatures = (
         dict(zip(("semantic", "coarse", "fine"), args.temperatures, strict=True)) if args.temperatures else None
     )
-    rows = read_shard(args.work / "speech" / "heldout.npz", with_audio=True)[: args.sentences]
+    rows = read_shard(args.work / "speech" / f"{args.list}.npz", with_audio=True)[: args.sentences]
     voice = load_voice(args.folder, greedy=args.greedy, temperatures=temperatures)
     listener = Listener(args.work, args.threads)
     for mode in args.modes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from codec import CODEBOOKS, codec_config
+from codec import CODEBOOKS, INPUT_GAIN, codec_config, load_codec
 from constants import (
     COARSE_HISTORY,
     COARSE_INFER,
@@ -34,13 +34,11 @@ from constants import (
 )
 from data import read_shard
 from lm import Size
-from make_codes import load_codec
 from make_tokenizer import save_tokenizer
 from phones import SAMPLE_RATE
 from safetensors.torch import save_file
 from torch import nn
 from train_coarse import CoarseModel
-from train_codec import INPUT_GAIN
 from train_fine import FineModel
 from train_semantic import SemanticModel
 from transformers import BarkConfig, BarkModel

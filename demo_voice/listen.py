@@ -1,12 +1,12 @@
 """Word errors as Whisper base hears them, and distances to the teacher's audio."""
 
 import os
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import resample_poly
+from whisper_normalizer.english import EnglishTextNormalizer
 
 
 def whisper_folder(work: Path) -> Path:
@@ -44,43 +44,6 @@ class Listener:
         return " ".join(segment.text for segment in segments)
 
 
-NUMBERS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-}
-TENS = {word: 10 * (n + 2) for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split())}
-
-
-def plain_words(text: str) -> list[str]:
-    """Lower-case words without punctuation; small numbers in figures become words."""
-    text = text.lower().replace("’", "'").replace("-", " ")
-    text = re.sub(r"\d+", lambda m: f" {spoken_number(int(m[0]))} ", re.sub(r"(?<=\d),(?=\d{3})", "", text))
-    text = text.replace("$", " ").replace("%", " percent ").replace("&", " and ")
-    return re.sub(r"[^a-z' ]", " ", text).replace("'", "").split()
-
-
-def spoken_number(value: int) -> str:
-    """English words of a number below a million; years are read as two pairs."""
-    ones = list(NUMBERS)
-    tens = list(TENS)
-    if value < 20:
-        return ones[value]
-    if value < 100:
-        return tens[value // 10 - 2] + (f" {ones[value % 10]}" if value % 10 else "")
-    if value < 1000:
-        return f"{ones[value // 100]} hundred" + (f" {spoken_number(value % 100)}" if value % 100 else "")
-    if 1100 <= value < 2000:
-        head = spoken_number(value // 100)
-        return f"{head} {spoken_number(value % 100)}" if value % 100 else f"{head} hundred"
-    if value < 1_000_000:
-        rest = f" {spoken_number(value % 1000)}" if value % 1000 else ""
-        return f"{spoken_number(value // 1000)} thousand{rest}"
-    return str(value)
-
-
 def edit_distance(got: list[str] | str, wanted: list[str] | str) -> int:
     """Insertions, deletions and substitutions between two sequences."""
     row = list(range(len(wanted) + 1))
@@ -92,15 +55,16 @@ def edit_distance(got: list[str] | str, wanted: list[str] | str) -> int:
 
 
 class Score:
-    """Running word and character error rates."""
+    """Running word and character error rates, after Whisper's own normalizer (numbers, contractions, spelling)."""
 
     def __init__(self) -> None:
+        self.normalize = EnglishTextNormalizer()
         self.word_errors = self.words = self.character_errors = self.characters = 0
         self.lines: list[str] = []
 
     def add(self, heard: str, text: str) -> None:
         """Count one sentence. Words that differ only in where they are split count as right."""
-        got, wanted = plain_words(heard), plain_words(text)
+        got, wanted = self.normalize(heard).split(), self.normalize(text).split()
         joined = "".join(got) == "".join(wanted)
         errors = 0 if joined else edit_distance(got, wanted)
         self.word_errors += errors

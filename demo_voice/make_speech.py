@@ -25,6 +25,7 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 SHARD = 200
+UNTAUGHT = ("development", "heldout")
 # festival begins and ends with a pause of 0.165 s; kept are two tokens before and four after the speech
 LEAD_S = 2 / SEMANTIC_RATE_HZ
 TAIL_S = 4 / SEMANTIC_RATE_HZ
@@ -137,12 +138,13 @@ def main() -> None:
     args = parser.parse_args()
     folder = args.work / "speech"
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [((args.work / "text" / "heldout.txt").read_text().splitlines(), folder / "heldout.npz")]
-    training = (args.work / "text" / "train.txt").read_text().splitlines()
+    texts = args.work / "text"
+    jobs = [((texts / f"{name}.txt").read_text().splitlines(), folder / f"{name}.npz") for name in UNTAUGHT]
+    training = (texts / "train.txt").read_text().splitlines()
     for number, start in enumerate(range(0, len(training), SHARD)):
         jobs.append((training[start : start + SHARD], folder / f"train{number:03d}.npz"))
     with Pool(args.processes) as pool:
-        for line in pool.imap(make_shard, jobs[: args.shards + 1]):
+        for line in pool.imap(make_shard, jobs[: args.shards + len(UNTAUGHT)]):
             print(line, flush=True)
 
 

@@ -1,7 +1,8 @@
-"""Write the sentences the voice is taught with: `train.txt` and 200 held-out ones in `heldout.txt`.
+"""Write the sentences to teach with (`train.txt`), to decide with (`development.txt`), to judge with (`heldout.txt`).
 
 Three kinds of text, all free: sentences of Debian's fortune files, lists of dictionary words (they teach
-spelling), and filled-in templates (numbers in words, names, questions).
+spelling), and filled-in templates (numbers in words, names, questions). The two lists of 200 are in no other list;
+the one to decide with is as the fortunes have it, misprints and verses too, the one to judge with is ordinary.
 """
 
 import argparse
@@ -135,8 +136,20 @@ def word_lists(rng: random.Random, count: int) -> list[str]:
     return [text for text in lists if len(text) <= MAX_CHARACTERS]
 
 
+def ordinary(sentences: list[str]) -> list[str]:
+    """Sentences of 4 to 18 words of the dictionary, without names, titles and lists of clauses."""
+    words = set(DICTIONARY.read_text(encoding="utf-8").split())
+    return [
+        s
+        for s in sentences
+        if 4 <= len(s.split()) <= 18
+        and not re.search(r"[;:]|\s[A-HJ-Z]|\sI[a-z]", s)
+        and all(word in words for word in re.findall(r"[a-z']+", s[0].lower() + s[1:]))
+    ]
+
+
 def main() -> None:
-    """Write the two lists, in a fixed order."""
+    """Write the three lists, in a fixed order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
     args = parser.parse_args()
@@ -144,15 +157,22 @@ def main() -> None:
     prose = fortune_sentences()
     rng.shuffle(prose)
     templates = [fill_digits(template_sentence(rng), rng) for _ in range(4000)]
-    held_out = [s for s in prose if 4 <= len(s.split()) <= 18][: HELD_OUT - 20] + templates[:20]
-    excluded = set(held_out)
+    development = [s for s in prose if 4 <= len(s.split()) <= 18][: HELD_OUT - 20] + templates[:20]
+    excluded = set(development)
     training = [s for s in prose + templates + word_lists(rng, 6000) if s not in excluded]
     training = list(dict.fromkeys(training))
     rng.shuffle(training)
+    # from the end: an excerpt of the beginning, which is what was spoken, stays the same
+    last = training[::-1]
+    from_prose, filled_in = set(prose), set(templates)
+    held_out = ordinary([s for s in last if s in from_prose])[: HELD_OUT - 20]
+    held_out += [s for s in last if s in filled_in][:20]
+    excluded = set(held_out)
+    lists = {"train": [s for s in training if s not in excluded], "development": development, "heldout": held_out}
     args.work.mkdir(parents=True, exist_ok=True)
-    (args.work / "heldout.txt").write_text("\n".join(held_out) + "\n", encoding="utf-8")
-    (args.work / "train.txt").write_text("\n".join(training) + "\n", encoding="utf-8")
-    print(f"{len(prose)} sentences of prose, {len(training)} to learn from, {len(held_out)} held out")
+    for name, sentences in lists.items():
+        (args.work / f"{name}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
+        print(f"{name}: {len(sentences)} sentences")
 
 
 if __name__ == "__main__":

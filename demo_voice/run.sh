@@ -17,13 +17,13 @@ run() { "$WORK/env/bin/python" "$@"; }
 
 [ -f "$WORK/text/train.txt" ] || run make_text.py "$WORK/text"
 run make_speech.py "$WORK" --shards 37 --processes "$THREADS"
-run train_codec.py "$WORK" --shards 25 --threads "$THREADS"
-run make_codes.py "$WORK" --shards 25 --threads "$THREADS"
-run train_decoder.py "$WORK" --shards 25 --threads "$THREADS"
+run make_codes.py "$WORK" --shards 37 --threads "$THREADS"
+run train_semantic.py "$WORK" --threads "$THREADS"
 run train_coarse.py "$WORK" --threads "$THREADS"
-run train_semantic.py "$WORK" --shards 37 --threads "$THREADS"
 run train_fine.py "$WORK" --threads "$THREADS"
+run sample_codes.py "$WORK" --threads "$THREADS"
+run train_decoder.py "$WORK" --threads "$THREADS"
+run train_encoder.py "$WORK" --threads "$THREADS"
 run export.py "$WORK" "$CHECKPOINT"
 run evaluate.py "$WORK" "$CHECKPOINT" --threads "$THREADS"
-run evaluate.py "$WORK" "$CHECKPOINT" --modes text --greedy --threads "$THREADS"
 run spectrograms.py "$WORK" pictures

@@ -16,7 +16,8 @@ from constants import (
     SEMANTIC_VOCAB,
 )
 from data import read_shard, training_shards
-from lm import Table, Transformer
+from lm import Table, Transformer, optimizers
+from make_codes import load_quantizer
 from tables import code_features, one_hot_features, semantic_features
 from torch import nn
 from torch.nn import functional
@@ -68,21 +69,16 @@ class Spoken:
     coarse: torch.Tensor
 
 
-def load_spoken(work: Path, shards: int) -> list[Spoken]:
-    """Sentences of the shards whose codes exist."""
-    rows = []
-    for path in training_shards(work, shards):
-        codes_path = work / "codes" / path.with_suffix(".npy").name
-        if not codes_path.exists():
-            continue
-        codes = np.load(codes_path)[:, :2].astype(np.int64) + SEMANTIC_VOCAB + np.array([0, CODES])
-        at = 0
-        for sentence in read_shard(path, with_audio=False):
-            frames = 2 * len(sentence.semantic)
-            coarse = torch.from_numpy(codes[at : at + frames].reshape(-1))
-            rows.append(Spoken(semantic=torch.from_numpy(sentence.semantic.astype(np.int64)), coarse=coarse))
-            at += frames
-    return rows
+def load_shard(work: Path, path: Path) -> list[Spoken]:
+    """Sentences of one shard of speech whose codes exist."""
+    codes = np.load(work / "codes" / path.with_suffix(".npy").name)[:, :2].astype(np.int64)
+    codes += SEMANTIC_VOCAB + np.array([0, CODES])
+    semantics = [sentence.semantic.astype(np.int64) for sentence in read_shard(path, with_audio=False)]
+    ends = np.cumsum([2 * len(semantic) for semantic in semantics])
+    return [
+        Spoken(semantic=torch.from_numpy(semantic), coarse=torch.from_numpy(frames.reshape(-1)))
+        for semantic, frames in zip(semantics, np.split(codes, ends[:-1]), strict=True)
+    ]
 
 
 def window(row: Spoken, start: int, *, jump: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,11 +141,11 @@ def loss_of(model: nn.Module, tokens: torch.Tensor, target: torch.Tensor) -> dic
 def main() -> None:
     """Train until the asked number of steps."""
     work, run = parse_run("coarse", __doc__, steps=4000, batch=16, rate=2e-3)
-    model = CoarseModel(torch.load(work / "codec.pt")["quantizer"]["embed"])
-    rows = load_spoken(work, run.shards)
+    model = CoarseModel(load_quantizer(work).embed)
+    rows = [row for path in training_shards(work, run.shards) for row in load_shard(work, path)]
     windows = Windows(rows, seed=7)
     print(f"{len(rows)} sentences", flush=True)
-    train(model, run, lambda step: loss_of(model, *windows.draw(run.batch, step)))
+    train(model, run, lambda step: loss_of(model, *windows.draw(run.batch, step)), optimizers(model, run.rate))
 
 
 if __name__ == "__main__":

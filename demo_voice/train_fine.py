@@ -7,7 +7,8 @@ import torch
 from codec import CODEBOOKS
 from constants import CODES, FINE_HISTORY, FINE_SIZE, FINE_VOCAB, FINE_WINDOW
 from data import read_shard, training_shards
-from lm import Table, Transformer
+from lm import Table, Transformer, optimizers
+from make_codes import load_quantizer
 from tables import code_features
 from torch import nn
 from torch.nn import functional
@@ -74,7 +75,7 @@ def draw(rows: list[torch.Tensor], batch: int, step: int) -> tuple[torch.Tensor,
 def main() -> None:
     """Train until the asked number of steps."""
     work, run = parse_run("fine", __doc__, steps=2000, batch=16, rate=2e-3)
-    model = FineModel(torch.load(work / "codec.pt")["quantizer"]["embed"])
+    model = FineModel(load_quantizer(work).embed)
     rows = load_codes(work, run.shards)
     print(f"{len(rows)} sentences", flush=True)
 
@@ -87,7 +88,7 @@ def main() -> None:
         )
         return {"fine": loss}
 
-    train(model, run, losses_at)
+    train(model, run, losses_at, optimizers(model, run.rate))
 
 
 if __name__ == "__main__":

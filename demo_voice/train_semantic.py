@@ -16,7 +16,7 @@ from constants import (
     TEXT_PAD,
 )
 from data import Sentence, read_shard, training_shards
-from lm import Table, Transformer
+from lm import Table, Transformer, optimizers
 from tables import one_hot_features, semantic_features
 from torch import nn
 from torch.nn import functional
@@ -162,7 +162,7 @@ def main() -> None:
         speech = functional.cross_entropy(logits.float().flatten(0, 1), batch["target"].flatten(), ignore_index=-1)
         return {"speech": speech, "guide": 0.2 * guide_loss(seen, batch)}
 
-    train(model, run, losses_at)
+    train(model, run, losses_at, optimizers(model, run.rate))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loop that the three transformers share: optimizers, schedule, log, checkpoints that resume."""
+"""The loop that all trainings share: optimizers, schedule, log, checkpoints that resume."""
 
 import argparse
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from data import save_atomically
-from lm import optimizers, set_rate
+from lm import set_rate
 from torch import nn
 
 SECONDS_BETWEEN_CHECKPOINTS = 120
@@ -27,14 +27,16 @@ class Run:
     shards: int
 
 
-def parse_run(name: str, description: str | None, *, steps: int, batch: int, rate: float) -> tuple[Path, Run]:
+def parse_run(
+    name: str, description: str | None, *, steps: int, batch: int, rate: float, shards: int = 37
+) -> tuple[Path, Run]:
     """Read the command line of a trainer: the work folder and the run."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rate", type=float, default=rate)
-    parser.add_argument("--shards", type=int, default=60)
+    parser.add_argument("--shards", type=int, default=shards)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -43,9 +45,14 @@ def parse_run(name: str, description: str | None, *, steps: int, batch: int, rat
     return args.work, Run(path=path, steps=args.steps, batch=args.batch, rate=args.rate, shards=args.shards)
 
 
-def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses]) -> None:
+def adam(model: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """The optimizer of the codec's two halves."""
+    return [torch.optim.Adam(model.parameters(), lr=rate, betas=(0.8, 0.99))]
+
+
+def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses], chosen: list[torch.optim.Optimizer]) -> None:
     """Minimise the sum of losses_at(step); go on from the checkpoint where there is one."""
-    chosen, step = optimizers(model, run.rate), 0
+    step = 0
     if run.path.exists():
         state = torch.load(run.path)
         model.load_state_dict(state["model"])
