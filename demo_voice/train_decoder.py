@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from codec import CODEBOOKS, INPUT_GAIN, ResidualQuantizer, SpeechLoss, new_codec
+from codec import CODEBOOKS, INPUT_GAIN, ResidualQuantizer, SpeechLoss, new_codec, zero_padded
 from data import training_shards
 from features import HOP
 from make_codes import load_quantizer
@@ -56,11 +56,7 @@ def main() -> None:
     work, run = parse_run("decoder", __doc__, steps=6000, batch=8, rate=1e-3, shards=20)
     codes, audio = load_frames(work, run.shards)
     quantizer, loss = load_quantizer(work), SpeechLoss()
-    decoder = new_codec().decoder
-    for module in decoder.modules():
-        # zeros instead of reflection while training: half the cost, and it only concerns a crop's first samples
-        if hasattr(module, "pad_mode"):
-            module.pad_mode = "constant"
+    decoder = zero_padded(new_codec().decoder)
 
     def losses_at(step: int) -> dict[str, torch.Tensor]:
         latents, target = draw(quantizer, codes, audio, run.batch, step)

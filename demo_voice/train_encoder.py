@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from codec import INPUT_GAIN, new_codec
+from codec import INPUT_GAIN, new_codec, zero_padded
 from data import training_shards
 from features import HOP
 from make_codes import shard_latents
@@ -24,7 +24,7 @@ def main() -> None:
     """Train until the asked number of steps."""
     work, run = parse_run("encoder", __doc__, steps=2500, batch=8, rate=1e-3, shards=12)
     wanted, audio = load_pairs(work, run.shards)
-    encoder = new_codec().encoder
+    encoder = zero_padded(new_codec().encoder)
 
     def losses_at(step: int) -> dict[str, torch.Tensor]:
         starts = np.random.default_rng((10, step)).integers(len(wanted) - FRAMES, size=run.batch)

@@ -59,8 +59,8 @@ def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses], chosen
         step = state["step"]
         for optimizer, saved in zip(chosen, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-    began, first, sums = time.time(), step, {}
-    kept = began
+    kept = told = time.time()
+    counted, sums = 0, {}
     print(f"from step {step} to {run.steps}", flush=True)
     while step < run.steps:
         set_rate(chosen, step, run.steps, run.rate)
@@ -70,12 +70,12 @@ def train(model: nn.Module, run: Run, losses_at: Callable[[int], Losses], chosen
         for optimizer in chosen:
             optimizer.step()
             optimizer.zero_grad()
-        step += 1
+        step, counted = step + 1, counted + 1
         sums = {name: sums.get(name, 0.0) + value.item() for name, value in losses.items()}
         if step % 50 == 0:
-            text = " ".join(f"{name} {value / 50:.3f}" for name, value in sums.items())
-            print(f"{step} {text} {(time.time() - began) / (step - first):.3f} s/step", flush=True)
-            sums = {}
+            text = " ".join(f"{name} {value / counted:.3f}" for name, value in sums.items())
+            print(f"{step} {text} {(time.time() - told) / counted:.3f} s/step", flush=True)
+            told, counted, sums = time.time(), 0, {}
         if time.time() - kept > SECONDS_BETWEEN_CHECKPOINTS or step == run.steps:
             kept = time.time()
             saved = [optimizer.state_dict() for optimizer in chosen]
