@@ -1,221 +1,204 @@
 """Audio seconds a second: this project against transformers, the same clips on the same machine in the same run.
 
-    python benchmarks/throughput.py                                  bark-small, 16 clips, slots and batches of 8
-    python benchmarks/throughput.py --model bark --dtypes bfloat16   the large model, on an accelerator
+    python -m benchmarks.throughput                                bark-small, 16 clips
+    python -m benchmarks.throughput --model bark --clips 64 --slots 1 16 64 --rows 1 16 32      on an accelerator
 
-Random weights at the real sizes; clips of 60 to 500 semantic tokens, seeded, their lengths forced: greedy decoding,
-an end token that is never the best, and a cap a row. Each contender runs in a process of its own, so that its peak
-memory is its own. transformers allows one voice and one cap a batch, so its batches are bucketed by length and run
-to their longest row. Needs bark_model, torch and transformers only.
+Random weights at the real sizes; clips of 60 to 500 semantic tokens, seeded, their lengths forced (greedy decoding and
+an end token that is never the best). Each contender runs in a process of its own. First the unit costs of settings
+are measured; the whole workload then runs at the setting that they predict to be the fastest, on both sides.
+Needs bark_model, torch and transformers only.
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
+from bark_model.config import BarkConfig
+from benchmarks import limit, predict
+from benchmarks.processes import ChildFailed, call
+from benchmarks.workload import SIZES, STAGES, clip_lengths, gibibytes, machine, table
 
-SIZES = {"bark": (24, 16, 1024), "bark-small": (12, 12, 768), "tiny": None}
-STAGES = ("semantic", "coarse", "fine", "audio")
-
-
-def workload(clips: int, longest: int) -> list[int]:
-    """Semantic tokens of each clip: evenly drawn from 60..500 (or the model's cap), the same for every contender."""
-    low, high = min(60, longest // 2), min(500, longest)
-    return np.random.default_rng(7).integers(low, high + 1, clips).tolist()
-
-
-def write_checkpoint(folder: Path, model: str) -> None:
-    """Random weights whose end token never wins: its head row is zero."""
-    from bark_model.checkpoint import save
-    from bark_model.random_checkpoint import TINY, bark_preset, random_tensors, write_random
-
-    config = TINY if SIZES[model] is None else bark_preset(*SIZES[model])
-    checkpoint = write_random(folder, config, voices=1)
-    tensors = random_tensors(config, seed=3)
-    tensors["semantic.lm_head.weight"][config.generation.semantic_pad_token] = 0
-    save(folder, checkpoint.config, tensors)
+OURS, PEER = "bark-beam", "transformers"
+MODES = ("sdpa", "flash_attention_2", "static", "compiled")
+"""What transformers is tried with beside its defaults ("dynamic"); see peers.py."""
+MODE_LIMIT_S = 240
+"""What a mode may take to compile and be measured; after it the mode counts as stopped."""
+LATENCY_TOKENS = 150
+OURS_UNITS = "semantic_prefill coarse_prefill semantic_step_low semantic_step_high coarse_step fine audio".split()
+PEER_UNITS = "semantic_position semantic_step coarse_position coarse_step fine audio".split()
 
 
-def run_ours(folder: Path, lengths: list[int], dtype: str, rows: int) -> dict:
-    """Our engine: every stage over all clips; the first pass compiles, the second is timed."""
-    import jax
+@dataclass(frozen=True)
+class Setting:
+    """An engine, its dtype, rows that run together (slots, or a batch), and transformers' mode."""
 
-    from bark_model import Bark, CoarseSampling, FineSampling, Request, Sampling, SemanticSampling
+    engine: str
+    dtype: str
+    rows: int
+    mode: str = ""
 
-    start = time.perf_counter()
-    bark = Bark.load(str(folder), slots=rows, dtype=dtype)
-    loading, rate = time.perf_counter() - start, bark.config.generation.semantic_rate_hz
-    requests = [
-        Request(
-            id=str(number),
-            text=f"clip number {number}",
-            sampling=Sampling(
-                semantic=SemanticSampling(temperature=0, min_eos_p=None, max_duration_s=(length - 0.5) / rate),
-                coarse=CoarseSampling(temperature=0),
-                fine=FineSampling(temperature=0),
-            ),
-        )
-        for number, length in enumerate(lengths)
+    def run(self, folder: str, lengths: Sequence[int]) -> dict:
+        """The whole workload, as `ours.run` and `peers.run` report it. Raises ChildFailed."""
+        common = {"folder": folder, "lengths": lengths, "dtype": self.dtype, "rows": self.rows}
+        return call("ours:run", **common) if self.engine == OURS else call("peers:run", mode=self.mode, **common)
+
+    @property
+    def cells(self) -> list:
+        return [self.engine, self.dtype, self.rows, self.mode]
+
+
+class Sweep:
+    """Unit costs of settings, and which setting they predict to be the fastest."""
+
+    def __init__(self, folder: str, config: BarkConfig, lengths: Sequence[int]):
+        self.folder, self.config, self.lengths = folder, config, lengths
+        self.costs: dict[Setting, dict[str, float]] = {}
+        self.failed: list[list[str]] = []
+
+    def measure(self, engine: str, dtype: str, rows: Sequence[int], mode: str = "") -> None:
+        """Adds settings that differ in rows; a failure is kept with its reason."""
+        new = [r for r in dict.fromkeys(rows) if Setting(engine, dtype, r, mode) not in self.costs]
+        common = {"folder": self.folder, "dtype": dtype, "rows": new}
+        try:
+            if not new:
+                return
+            if engine == OURS:
+                found = call("ours:units", **common)
+            else:
+                found = call("peers:units", limit_s=MODE_LIMIT_S if mode != "dynamic" else None, mode=mode, **common)
+        except ChildFailed as error:
+            self.failed.append([engine, dtype, ", ".join(map(str, new)), mode, str(error)])
+            return
+        self.costs |= {Setting(engine, dtype, r, mode): found["units"][str(r)] for r in new}
+
+    def predicted(self, setting: Setting, lengths: Sequence[int]) -> float:
+        formula = predict.ours if setting.engine == OURS else predict.transformers
+        return formula(self.costs[setting], self.config, lengths, setting.rows)
+
+    def best(self, engine: str, lengths: Sequence[int]) -> Setting:
+        candidates = [setting for setting in self.costs if setting.engine == engine]
+        if not candidates:
+            raise SystemExit(f"no setting of {engine} ran: {self.failed}")
+        return min(candidates, key=lambda setting: self.predicted(setting, lengths))
+
+    def ours(self, dtypes: Sequence[str], slots: Sequence[int], everything: bool) -> None:
+        """Every dtype at two numbers of slots, then the best one at the others; or everything."""
+        for dtype in dtypes:
+            self.measure(OURS, dtype, slots if everything else slots[:2])
+        self.measure(OURS, self.best(OURS, self.lengths).dtype, slots)
+
+    def transformers(self, dtypes: Sequence[str], rows: Sequence[int], modes: Sequence[str], everything: bool) -> None:
+        """Every dtype at two batch sizes, the best one at the others, then the modes at the best; or everything."""
+        for dtype in dtypes:
+            self.measure(PEER, dtype, rows if everything else rows[:2], "dynamic")
+        dtype = self.best(PEER, self.lengths).dtype
+        self.measure(PEER, dtype, rows, "dynamic")
+        best = self.best(PEER, self.lengths)
+        for mode in modes:
+            for one in dtypes if everything else [dtype]:
+                self.measure(PEER, one, rows if everything else [rows[0], best.rows], mode)
+
+    def report(self) -> str:
+        """Tables of the unit costs, of what they predict, and of the settings that did not run."""
+        parts = []
+        for engine, names in ((OURS, OURS_UNITS), (PEER, PEER_UNITS)):
+            rows = [
+                [*setting.cells, *(1000 * costs[name] for name in names), self.predicted(setting, self.lengths)]
+                for setting, costs in self.costs.items()
+                if setting.engine == engine
+            ]
+            columns = ["engine", "dtype", "rows", "mode", *(f"{name} ms" for name in names), "workload s, predicted"]
+            parts.append(table(columns, rows))
+        if self.failed:
+            parts.append(table(["engine", "dtype", "rows", "mode", "did not run"], self.failed))
+        return "\n\n".join(parts)
+
+
+COLUMNS = [
+    "engine, dtype, rows, mode, audio s/s, total s",
+    *(f"{stage} s" for stage in STAGES),
+    "semantic tokens/s, coarse tokens/s, busy semantic, busy coarse, busy fine, compile s, host GiB, device GiB",
+]
+
+
+def speed(made: dict) -> float:
+    """Audio seconds a second."""
+    return made["audio_s"] / made["total_s"]
+
+
+def cells(setting: Setting, made: dict) -> list:
+    """A row of the results; see COLUMNS."""
+    stage_s = made["stage_s"]
+    return [
+        *setting.cells,
+        speed(made),
+        made["total_s"],
+        *(stage_s[stage] for stage in STAGES),
+        *(made["tokens"][stage] / stage_s[stage] for stage in ("semantic", "coarse")),
+        *(f"{100 * made['busy'][stage]:.0f} %" for stage in ("semantic", "coarse", "fine")),
+        made["compile_s"],
+        gibibytes(made["host_bytes"]),
+        gibibytes(made["device_bytes"]),
     ]
 
-    def every_stage() -> tuple[dict[str, float], list]:
-        seconds, given = {}, requests
-        for stage in STAGES:
-            begin = time.perf_counter()
-            results = bark.synthesize(given, to=stage)
-            seconds[stage] = time.perf_counter() - begin
-            tokens = {"semantic": "semantic", "coarse": "coarse", "fine": "fine"}.get(stage)
-            if tokens:
-                given = [
-                    Request(id=r.id, sampling=r.sampling, **{tokens: getattr(result, tokens)})
-                    for r, result in zip(requests, results, strict=True)
-                ]
-        return seconds, results
 
-    begin = time.perf_counter()
-    every_stage()
-    first = time.perf_counter() - begin
-    seconds, results = every_stage()
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return {
-        "load_s": loading,
-        "compile_s": first - sum(seconds.values()),
-        "stage_s": seconds,
-        "audio_s": sum(len(result.audio) for result in results) / bark.sample_rate,
-        "device": str(jax.local_devices()[0].device_kind),
-        "device_bytes": stats.get("peak_bytes_in_use"),
-    }
+def results(runs: Sequence[tuple[Setting, dict]]) -> str:
+    """The table of whole runs, and by how much the best of ours is faster than the best of transformers."""
+    best = {engine: max(speed(made) for setting, made in runs if setting.engine == engine) for engine in (OURS, PEER)}
+    ratio = f"**{best[OURS] / best[PEER]:.2f} times** the best setting of {PEER}"
+    return table(", ".join(COLUMNS).split(", "), [cells(*run) for run in runs]) + "\n\n" + ratio
 
 
-def run_transformers(folder: Path, lengths: list[int], dtype: str, rows: int) -> dict:
-    """transformers' BarkModel, batches bucketed by length; a first short batch warms up."""
-    import torch
-    from transformers import BarkModel
-    from transformers.models.bark import generation_configuration_bark as configs
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    start = time.perf_counter()
-    model = BarkModel.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
-    loading = time.perf_counter() - start
-    generation = model.generation_config
-    semantic = configs.BarkSemanticGenerationConfig(**generation.semantic_config)
-    coarse = configs.BarkCoarseGenerationConfig(**generation.coarse_acoustics_config)
-    fine = configs.BarkFineGenerationConfig(**generation.fine_acoustics_config)
-    common = {"semantic_generation_config": semantic, "coarse_generation_config": coarse}
-    size = generation.codebook_size
-    seconds = dict.fromkeys(STAGES, 0.0)
-
-    def clock(stage: str, function):
-        begin = time.perf_counter()
-        result = function()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds[stage] += time.perf_counter() - begin
-        return result
-
-    @torch.no_grad()
-    def batch(wanted: list[int]) -> None:
-        ids = torch.randint(0, 200, (len(wanted), semantic.max_input_semantic_length), device=device)
-        semantic.max_new_tokens = max(wanted)
-        tokens = clock("semantic", lambda: model.semantic.generate(ids, semantic_generation_config=semantic))
-        for row, length in enumerate(wanted):
-            tokens[row, length:] = semantic.semantic_pad_token
-        ids = clock("coarse", lambda: model.coarse_acoustics.generate(tokens, codebook_size=size, **common))
-        codes = clock(
-            "fine",
-            lambda: model.fine_acoustics.generate(
-                ids, fine_generation_config=fine, codebook_size=size, temperature=None, **common
-            ),
-        )
-        clock("audio", lambda: model.codec_decode(codes))
-
-    batch([8] * rows)
-    seconds = dict.fromkeys(STAGES, 0.0)
-    ordered = sorted(lengths)
-    for first in range(0, len(ordered), rows):
-        batch(ordered[first : first + rows])
-    ratio = coarse.coarse_rate_hz / semantic.semantic_rate_hz
-    return {
-        "load_s": loading,
-        "compile_s": 0.0,
-        "stage_s": seconds,
-        "audio_s": sum(int(length * ratio) for length in lengths) / coarse.coarse_rate_hz,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "device_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
-    }
+def _run_all(folder: str, lengths: Sequence[int], settings: Sequence[Setting]) -> list[tuple[Setting, dict]]:
+    runs = []
+    for setting in settings:
+        try:
+            runs.append((setting, setting.run(folder, lengths)))
+        except ChildFailed as error:
+            raise SystemExit(f"{setting}: {error}") from error
+    return runs
 
 
-CONTENDERS = {"bark-beam": run_ours, "transformers": run_transformers}
+def benchmark(folder: str, options: argparse.Namespace) -> None:
+    """Prints one section after the other as soon as it is measured."""
+    config = BarkConfig.from_folder(folder)
+    lengths = clip_lengths(options.clips, config.generation.max_new_tokens)
+    sweep = Sweep(folder, config, lengths)
+    sweep.ours(options.dtypes, options.slots, options.full_sweep)
+    sweep.transformers(options.dtypes, options.rows, options.modes, options.full_sweep)
+    print(f"## Unit costs\n\n{sweep.report()}\n", flush=True)
+    chosen = list(sweep.costs) if options.full_sweep else [sweep.best(engine, lengths) for engine in (OURS, PEER)]
+    runs = _run_all(folder, lengths, chosen)
+    print(f"## {options.model}, {options.clips} clips of {min(lengths)} to {max(lengths)} semantic tokens\n")
+    made = max((run for run in runs if run[0].engine == OURS), key=lambda run: speed(run[1]))
+    print(f"{machine(made[1]['device'])}\n\n{results(runs)}\n\nPrograms of {made[0]}:\n")
+    print(table(["program", "shape", "compile s"], made[1]["programs"]))
+    print(f"\nCompiled while the clips ran: {made[1]['late_compile_s']:.2f} s.\n", flush=True)
+    print(f"## Limit\n\n{_limit(config, lengths, *made)}\n", flush=True)
+    single = [min(LATENCY_TOKENS, config.generation.max_new_tokens)]
+    alone = _run_all(folder, single, [sweep.best(engine, single) for engine in (OURS, PEER)])
+    print(f"## First clip of a warm process, alone, {single[0]} semantic tokens\n\n{results(alone)}")
 
 
-def measure(name: str, folder: Path, lengths: list[int], dtype: str, rows: int) -> dict:
-    """One contender at one setting, in a fresh process."""
-    arguments = json.dumps({"name": name, "folder": str(folder), "lengths": lengths, "dtype": dtype, "rows": rows})
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, __file__, "--contender", arguments], capture_output=True, text=True, env=environment
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} {dtype} x{rows} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def _limit(config: BarkConfig, lengths: Sequence[int], setting: Setting, made: dict) -> str:
+    rates = limit.machine_rates(setting.dtype)
+    return limit.report(config, lengths, setting.rows, setting.dtype, made["stage_s"], rates)
 
 
-def contender(arguments: str) -> None:
-    """The child process: runs one contender and prints its figures as JSON."""
-    given = json.loads(arguments)
-    run = CONTENDERS[given["name"]]
-    figures = run(Path(given["folder"]), given["lengths"], given["dtype"], given["rows"])
-    figures["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps(figures))
-
-
-def row(name: str, dtype: str, rows: int, figures: dict) -> str:
-    stages, total = figures["stage_s"], sum(figures["stage_s"].values())
-    memory = figures["device_bytes"] or figures["peak_rss_bytes"]
-    times = " | ".join(f"{stages[stage]:.1f}" for stage in STAGES)
-    return (
-        f"| {name} | {dtype} | {rows} | {figures['audio_s'] / total:.3f} | {total:.1f} | {times} "
-        f"| {figures['compile_s']:.0f} | {memory / 2**30:.1f} |"
-    )
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--model", choices=SIZES, default="bark-small")
     parser.add_argument("--clips", type=int, default=16)
-    parser.add_argument("--rows", type=int, nargs="+", default=[8], help="slots, and batch sizes of transformers")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    options = parser.parse_args()
-    if options.contender:
-        contender(options.contender)
-        return
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 8, 16], help="rows a device of ours")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 8, 16], help="batch sizes of transformers")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16", "float16"])
+    parser.add_argument("--modes", nargs="*", default=MODES, choices=MODES, help="of transformers, beside its defaults")
+    parser.add_argument("--full-sweep", action="store_true", help="the whole workload at every setting")
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder), options.model)
-        from bark_model.config import BarkConfig
-
-        lengths = workload(options.clips, BarkConfig.from_folder(folder).generation.max_new_tokens)
-        print(f"{options.model}, {options.clips} clips of {min(lengths)} to {max(lengths)} semantic tokens,")
-        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-        print(f"| engine | dtype | rows | audio s/s | total s | {' s | '.join(STAGES)} s | compile s | memory GiB |")
-        print("|---" * 10 + "|")
-        best: dict[str, float] = {}
-        for name in CONTENDERS:
-            for dtype in options.dtypes:
-                for rows in options.rows:
-                    figures = measure(name, Path(folder), lengths, dtype, rows)
-                    print(row(name, dtype, rows, figures), flush=True)
-                    speed = figures["audio_s"] / sum(figures["stage_s"].values())
-                    best[name] = max(best.get(name, 0), speed)
-        print(f"\non {figures['device']}: {best['bark-beam'] / best['transformers']:.2f} x the best of transformers")
+        call("workload:write_checkpoint", folder=folder, model=options.model)
+        benchmark(folder, options)
 
 
 if __name__ == "__main__":

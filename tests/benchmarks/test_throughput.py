@@ -1,0 +1,84 @@
+"""The benchmark scripts from end to end at the tiny size, and the processes they start."""
+
+import importlib
+import json
+import re
+
+import pytest
+
+from benchmarks import limit, processes, throughput
+from benchmarks.workload import clip_lengths, table
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Contenders without processes of their own, and rates of small products: seconds instead of minutes."""
+
+    def call(function, *, limit_s=None, **arguments):
+        module, name = function.split(":")
+        try:
+            made = getattr(importlib.import_module(f"benchmarks.{module}"), name)(**json.loads(json.dumps(arguments)))
+        except (ImportError, ValueError) as error:
+            raise processes.ChildFailed(str(error).splitlines()[0]) from error
+        return json.loads(json.dumps((made or {}) | {"host_bytes": 2**30}))
+
+    monkeypatch.setattr(throughput, "call", call)
+    monkeypatch.setattr(limit, "call", call)
+    monkeypatch.setattr(limit, "SIZES_OF_PRODUCTS", {"cpu": (64,)})
+    monkeypatch.setattr(limit, "BYTES_READ", {"cpu": 2**16})
+
+
+def rows(text: str, first_cell: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith(f"| {first_cell} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_throughput_prints_every_section(capsys):
+    arguments = "--model tiny --clips 3 --slots 1 2 --rows 1 2 --dtypes float32 --modes sdpa static"
+    throughput.main(arguments.split())
+    printed = capsys.readouterr().out
+    # Unit costs of 2 numbers of slots, 1 whole run, 1 clip alone; for transformers of 2 batch sizes in 2 modes.
+    assert len(rows(printed, "bark-beam")) == 2 + 1 + 1
+    assert len(rows(printed, "transformers")) == 2 * 2 + 1 + 1 + 1
+    assert "does not support an attention implementation" in rows(printed, "transformers")[4][-1]
+    for section in ("Unit costs", "tiny, 3 clips of", "Limit", "First clip of a warm process, alone, 90"):
+        assert f"## {section}" in printed
+    assert len(re.findall(r"\*\*[\d.]+ times\*\* the best setting of transformers", printed)) == 2
+    assert rows(printed, r"**total**")[0][-1].endswith("%")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_limit_prints_its_table(capsys):
+    limit.main("--model tiny --clips 2 --slots 2 --dtype float32".split())
+    printed = capsys.readouterr().out
+    assert printed.startswith("tiny, float32, 2 slots, 2 clips, ")
+    assert len(rows(printed, "coarse")) == 2
+    assert rows(printed, r"**total**")[0][-1].endswith("%")
+
+
+def test_a_process_returns_its_result_and_its_memory(tmp_path):
+    made = processes.call("workload:write_checkpoint", folder=str(tmp_path), model="tiny")
+    assert (tmp_path / "model.safetensors").exists()
+    assert list(made) == ["host_bytes"]
+    assert made["host_bytes"] > 2**20
+
+
+def test_a_process_that_fails_says_why_in_one_line():
+    with pytest.raises(processes.ChildFailed, match=r"^AttributeError: module 'benchmarks\.predict' has no attribute"):
+        processes.call("predict:nothing")
+    with pytest.raises(processes.ChildFailed, match=r"^stopped after 0 s$"):
+        processes.call("predict:nothing", limit_s=0.01)
+
+
+def test_clips_are_the_same_every_time():
+    assert clip_lengths(16, 768) == clip_lengths(16, 768)
+    assert min(clip_lengths(200, 768)) == 60
+    assert max(clip_lengths(200, 768)) == 500
+    assert max(clip_lengths(200, 90)) == 90
+
+
+def test_tables_show_three_digits():
+    assert (
+        table(["a", "b"], [[1.23456, None], [12345.6, "x"]]) == "| a | b |\n| --- | --- |\n| 1.23 |  |\n| 12346 | x |"
+    )
