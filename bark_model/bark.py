@@ -11,7 +11,9 @@ import numpy as np
 from bark_model.axes import FineCodes, Waveform
 from bark_model.checkpoint import Checkpoint
 from bark_model.config import BarkConfig
-from bark_model.engine import ENGINES, Hardware, NonFinite
+from bark_model.engine_stats import Compiled, Usage
+from bark_model.engines import ENGINES
+from bark_model.engines.slots import Hardware, NonFinite
 from bark_model.networks import DTYPES, Network, load_network
 from bark_model.outcomes import STAGES, Failure, Request, Result, Stage
 from bark_model.replicated import Replicas, keep_compiled
@@ -46,11 +48,14 @@ class Bark:
         dtype: str = "float32",
         devices: Sequence[Any] | None = None,
         compilation_cache: str | Path | None = None,
+        low_memory: bool = False,
     ) -> "Bark":
         """Loads a checkpoint (see `checkpoint.resolve` for names) onto `devices` (all local ones by default).
 
         dtype: float32, bfloat16 or float16, of the three transformers; the codec computes in float32.
         compilation_cache: a folder where compiled programs are kept, so that a second start compiles nothing.
+        low_memory: one network on the devices at a time, the others wait in host memory; each stage of a call then
+        begins with a copy. Results are the same.
         """
         if dtype not in DTYPES:
             raise SettingError(f"dtype is {dtype!r}, must be one of {', '.join(DTYPES)}")
@@ -59,13 +64,27 @@ class Bark:
         replicas = Replicas(devices, dtype=DTYPES[dtype])
         opened = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
         networks = {
-            part: load_network(opened, part, DTYPES[dtype], replicas.copy_to_all) for part, _ in ENGINES.values()
+            part: load_network(opened, part, DTYPES[dtype], replicas.copy_to_all, resident=not low_memory)
+            for part, _ in ENGINES.values()
         }
         return cls(opened, networks, _hardware(replicas, slots, DTYPES[dtype]))
 
     def with_slots(self, slots: int) -> "Bark":
         """The same weights, not copied, at another compiled shape."""
         return Bark(self.checkpoint, self.networks, _hardware(self.hardware.replicas, slots, self.hardware.dtype))
+
+    def warm_up(self, *, start: Stage = "text", to: Stage = "audio") -> list[Compiled]:
+        """Compiles everything that requests from `start` to the stage `to` run, so that none of them waits for it.
+
+        Encoding is left out. Returns all programs of these stages with their shapes and seconds, in running order.
+        """
+        due = STAGES[STAGES.index(start) + 1 : STAGES.index(to) + 1]
+        return [compiled for stage in due for compiled in self.engines[stage].warm_up()]
+
+    @property
+    def usage(self) -> dict[Stage, Usage]:
+        """What each stage took, and how busy its slots were, since this model was made."""
+        return {stage: engine.meter.usage for stage, engine in self.engines.items()}
 
     @property
     def config(self) -> BarkConfig:

@@ -4,7 +4,7 @@ A window is a prompt and up to `sliding_window_len` new tokens; positions restar
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,7 @@ class CoarsePrompts:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CoarseRows:
-    """What a window of S slots draws with; `num_done` [S] tokens were drawn before."""
+    """What a window of S slots draws with; `num_done` [S] tokens were drawn before, -1 where nobody sits."""
 
     num_done: DeviceArray
     sampling: RowSampling
@@ -153,14 +153,14 @@ def empty_state(config: BarkConfig, slots: int, dtype: DTypeLike) -> CoarseState
     positions = min(g.coarse_prefill_length + g.sliding_window_len, config.coarse.block_size)
     return CoarseState(
         cache=KVCache.empty(config.coarse, slots, positions, dtype),
-        hidden=jnp.zeros((slots, config.coarse.hidden_size), dtype),
+        hidden=jnp.zeros((slots, config.coarse.hidden_size), jnp.float32),
         position=jnp.zeros(slots, jnp.int32),
     )
 
 
 def enter(model: CausalTransformer, state: CoarseState, prompts: CoarsePrompts) -> CoarseState:
     """Prefills windows and puts each into its slot, overwriting the whole slot."""
-    positions = state.cache.keys[0].shape[2]
+    positions = state.cache.positions
     hidden, cache = model.prefill(model.token_embedding(prompts.ids), prompts.length, positions)
     entering = CoarseState(cache=cache, hidden=hidden, position=prompts.length - 1)
     return jax.tree.map(lambda all_rows, new: all_rows.at[prompts.slot].set(new, mode="drop"), state, entering)
@@ -202,6 +202,8 @@ def run_window(
         return state, finite, tokens
 
     batch = state.position.shape[0]
+    # An empty seat starts at 0 again, where it makes nobody read more of the caches.
+    state = replace(state, position=jnp.where(rows.num_done < 0, 0, state.position))
     start = (state, jnp.ones(batch, bool), jnp.zeros((batch, g.sliding_window_len), jnp.int32))
     state, finite, tokens = jax.lax.fori_loop(0, g.sliding_window_len // g.n_coarse_codebooks, frame, start)
     return state, tokens, finite

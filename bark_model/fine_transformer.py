@@ -47,11 +47,11 @@ class FineTransformer(nnx.Module):
         embeddings of codebooks 0..codebook, the predicted one included: its old content is a hint.
         """
         length = codes.shape[-1]
-        x = jnp.zeros((*codes.shape[::2], self.position_embedding.features), self.dtype)
+        x = jnp.zeros((*codes.shape[::2], self.position_embedding.features), jnp.float32)
         for k in range(codes.shape[1]):
             x = x + jnp.where(k <= codebook, self.code_embeddings[k][codes[:, k]], 0)
         x = x + self.position_embedding(jnp.arange(length))
         for block in self.blocks:
-            x, _, _ = block(x, None)
+            x, _, _ = block(x, causal=False)
         hidden = self.norm_final(x).astype(self.dtype)
         return jnp.einsum("btd,vd->btv", hidden, self._head(codebook, num_classes), preferred_element_type=jnp.float32)

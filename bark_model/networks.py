@@ -1,6 +1,7 @@
 """From a checkpoint's tensors to networks on the devices: abstract modules first, then checked arrays into them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,20 +62,40 @@ def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str) -> n
 
 @dataclass(frozen=True)
 class Network:
-    """One network: its static graph, and its parameters [R, ...] on every device."""
+    """One network: its static graph, and its parameters [R, ...] on every device.
+
+    With `place` the parameters are a host tree, which `place` puts onto the devices for as long as they are needed.
+    """
 
     graph: nnx.GraphDef
     parameters: Any
+    place: Callable[[Any], Any] | None = None
+
+    @contextmanager
+    def on_devices(self) -> Iterator[Any]:
+        """The parameters [R, ...] on every device; those put there for now are gone afterwards."""
+        if self.place is None:
+            yield self.parameters
+            return
+        placed = self.place(self.parameters)
+        try:
+            yield placed
+        finally:
+            for leaf in jax.tree.leaves(placed):
+                leaf.delete()
 
     def bind(self, function: Callable) -> Callable:
         """function(module, *arrays) -> function(parameters, *arrays), to be mapped."""
         return lambda parameters, *arrays: function(nnx.merge(self.graph, parameters), *arrays)
 
 
-def load_network(checkpoint: Checkpoint, part: str, dtype: DTypeLike, place: Callable[[Any], Any]) -> Network:
-    """Reads, checks, casts and places one network; `place` puts a host tree onto the devices."""
+def load_network(
+    checkpoint: Checkpoint, part: str, dtype: DTypeLike, place: Callable[[Any], Any], *, resident: bool = True
+) -> Network:
+    """Reads, checks and casts one network; `place` puts it onto the devices, now or (not resident) whenever used."""
     graph, state = abstract(checkpoint.config, part, dtype)
-    return Network(graph, place(fill(state, read_parameters(checkpoint, part), part)))
+    host = fill(state, read_parameters(checkpoint, part), part)
+    return Network(graph, place(host)) if resident else Network(graph, host, place)
 
 
 def parameter_bytes(config: BarkConfig, dtype: DTypeLike) -> dict[str, int]:

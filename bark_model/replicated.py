@@ -5,6 +5,7 @@ unchanged, since they are already sharded `P("replica")` on the mesh below: repl
 `jit(shard_map(f, mesh, in_specs=P("replica"), out_specs=P("replica")))` with the leading axis squeezed inside.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
+
+from bark_model.engine_stats import Compiled
 
 
 def keep_compiled(folder: str | Path) -> None:
@@ -44,31 +47,57 @@ class Replicas:
         """A host tree -> [R, ...], a full copy on every device."""
         return self.put(jax.tree.map(lambda a: np.broadcast_to(a, (self.count, *np.shape(a))), tree))
 
-    def pmap(self, function: Callable, *, donate: tuple[int, ...] = ()) -> Callable:
+    def program(self, name: str, function: Callable, *, donate: tuple[int, ...] = ()) -> "Program":
         """`function` of trees without R -> one of trees with R, on every device at once.
 
-        Compiles once for each new shape of its arguments; nothing else recompiles. Arguments in `donate` are reused
-        for the result and gone afterwards.
+        Arguments in `donate` are reused for the result and gone afterwards.
         """
 
         def traced(*args):
             with jax.default_matmul_precision(self.precision):
                 return function(*args)
 
-        return jax.pmap(traced, axis_name="replica", devices=self.devices, donate_argnums=donate)
+        return Program(name, jax.pmap(traced, axis_name="replica", devices=self.devices, donate_argnums=donate))
 
-    def run_rows(self, mapped: Callable, parameters: Any, rows: Any, slots: int) -> Any:
-        """Runs a mapped function of (parameters, rows) on any number of rows up to R * slots.
+    def run_rows(self, program: Callable, parameters: Any, rows: Any, slots: int) -> Any:
+        """Runs a program of (parameters, rows) on host arrays [B, ...], B at most R * slots; gives host arrays too."""
+        batch, capacity = len(jax.tree.leaves(rows)[0]), self.count * slots
+        results = program(parameters, self.spread(rows, slots))
+        return jax.tree.map(lambda array: np.asarray(array).reshape(capacity, *array.shape[2:])[:batch], results)
 
-        Rows are host arrays [B, ...]; short batches are filled up with copies of the last row, so that the compiled
-        shape never changes:  5 rows, R 2, slots 4  ->  [0 1 2 3] [4 4 4 4]. Returns host arrays [B, ...].
+    def spread(self, rows: Any, slots: int) -> Any:
+        """Host arrays [B, ...] -> [R, slots, ...], filled up with copies of the last row: the shape never changes.
+
+        5 rows, R 2, slots 4  ->  [0 1 2 3] [4 4 4 4]
         """
-        batch = len(jax.tree.leaves(rows)[0])
-        capacity = self.count * slots
+        batch, capacity = len(jax.tree.leaves(rows)[0]), self.count * slots
         if not 1 <= batch <= capacity:
             raise ValueError(
                 f"{batch} rows, {self.count} devices of {slots} slots hold 1 to {capacity}: split the batch"
             )
         order = np.minimum(np.arange(capacity), batch - 1).reshape(self.count, slots)
-        results = mapped(parameters, jax.tree.map(lambda array: np.asarray(array)[order], rows))
-        return jax.tree.map(lambda array: np.asarray(array).reshape(capacity, *array.shape[2:])[:batch], results)
+        return jax.tree.map(lambda array: np.asarray(array)[order], rows)
+
+
+class Program:
+    """A function mapped over the devices. Each new shape of its arguments compiles once; nothing else recompiles."""
+
+    def __init__(self, name: str, mapped: Any):
+        self.name = name
+        self.compiled: list[Compiled] = []
+        self._mapped, self._executables = mapped, {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.compile(*arguments)(*arguments)
+
+    def compile(self, *arguments: Any) -> Callable:
+        """The executable for arguments of these shapes, which are not touched; what is new is noted in `compiled`."""
+        leaves, structure = jax.tree.flatten(arguments)
+        key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        if key not in self._executables:
+            start = time.perf_counter()
+            self._executables[key] = self._mapped.lower(*arguments).compile()
+            largest = max(jax.tree.leaves(arguments[1:]) or leaves, key=lambda leaf: leaf.size)
+            shape = "x".join(map(str, largest.shape))
+            self.compiled.append(Compiled(self.name, shape, time.perf_counter() - start))
+        return self._executables[key]

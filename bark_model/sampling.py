@@ -119,11 +119,15 @@ def draw(filtered: jax.Array, row: RowSampling, index: jax.Array) -> jax.Array:
 
     `index` [S] is the number of the draw within the row: it is folded into the row's key. Temperature 0 is argmax.
     """
-    keys = jax.vmap(lambda data, i: jax.random.fold_in(jax.random.wrap_key_data(data), i))(row.key_data, index)
-    noise = jax.vmap(lambda key: jax.random.gumbel(key, filtered.shape[1:]))(keys)
-    drawn = jnp.argmax(filtered + noise, axis=-1)
-    hot = (row.temperature > 0).reshape(-1, *(1,) * (drawn.ndim - 1))
-    return jnp.where(hot, drawn, jnp.argmax(filtered, axis=-1)).astype(jnp.int32)
+    best = jnp.argmax(filtered, axis=-1)
+    hot = (row.temperature > 0).reshape(-1, *(1,) * (best.ndim - 1))
+
+    def sampled() -> jax.Array:
+        keys = jax.vmap(lambda data, i: jax.random.fold_in(jax.random.wrap_key_data(data), i))(row.key_data, index)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, filtered.shape[1:]))(keys)
+        return jnp.where(hot, jnp.argmax(filtered + noise, axis=-1), best)
+
+    return jax.lax.cond(jnp.any(hot), sampled, lambda: best).astype(jnp.int32)
 
 
 def end_probability(logits: jax.Array, filtered: jax.Array, row: RowSampling, end_class: int) -> jax.Array:

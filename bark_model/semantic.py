@@ -113,7 +113,7 @@ def enter(model: CausalTransformer, state: SemanticState, rows: SemanticRows, co
     merged = model.token_embedding(rows.prompt[:, 0]) + model.token_embedding(rows.prompt[:, 1])
     infer = model.token_embedding(jnp.full((rows.slot.shape[0], 1), g.semantic_infer_token))
     lengths = jnp.full(rows.slot.shape, g.semantic_prefill_length)
-    positions = state.cache.keys[0].shape[2]
+    positions = state.cache.positions
     hidden, cache = model.prefill(jnp.concatenate([merged, infer], axis=1), lengths, positions)
     entering = SemanticState(
         cache=cache,
@@ -152,16 +152,27 @@ def step(model: CausalTransformer, state: SemanticState, constants: Generation) 
     stop = jnp.where(appended & (count >= state.limit), state.limit_stop, stop)
     stop = jnp.where(running, stop, state.stop)
 
-    # The token drawn as number n (from 0) stands behind the prompt: position 257 + n for Bark.
-    hidden, cache = model.step(token, g.semantic_prefill_length + state.count, state.cache)
+    # The token drawn as number n (from 0) stands behind the prompt: position 257 + n for Bark. A row that has ended
+    # steps on the spot at 0, where it makes nobody read more of the caches.
+    position = jnp.where(running, g.semantic_prefill_length + state.count, 0)
+    hidden, cache = model.step(token, position, state.cache)
     return replace(state, cache=cache, logits=_next_logits(model, hidden, g), count=count, tokens=tokens, stop=stop)
 
 
-def run_steps(model: CausalTransformer, state: SemanticState, constants: Generation, num_steps: int) -> SemanticState:
-    """Up to `num_steps` steps, fewer when every row has ended first."""
+def run_steps(
+    model: CausalTransformer, state: SemanticState, constants: Generation, num_steps: int
+) -> tuple[SemanticState, jax.Array, jax.Array]:
+    """Up to `num_steps` steps, fewer when every row has ended first.
+
+    Returns the state, how many steps it were, and for how many of these slot-steps a row was running.
+    """
 
     def unfinished(carry):
-        index, state = carry
+        state, index, _ = carry
         return (index < num_steps) & jnp.any(state.stop == RUNNING)
 
-    return jax.lax.while_loop(unfinished, lambda c: (c[0] + 1, step(model, c[1], constants)), (0, state))[1]
+    def one(carry):
+        state, index, busy = carry
+        return step(model, state, constants), index + 1, busy + jnp.sum(state.stop == RUNNING)
+
+    return jax.lax.while_loop(unfinished, one, (state, jnp.int32(0), jnp.int32(0)))

@@ -16,7 +16,7 @@ def replicas(request) -> Replicas:
 def test_rows_of_any_number_come_back_in_order(replicas):
     slots = 3
     weights = replicas.copy_to_all({"w": np.arange(2, dtype=np.float32)})
-    mapped = replicas.pmap(lambda parameters, rows: {"sum": rows["x"] @ parameters["w"], "id": rows["id"]})
+    mapped = replicas.program("test", lambda parameters, rows: {"sum": rows["x"] @ parameters["w"], "id": rows["id"]})
     for batch in range(1, replicas.count * slots + 1):
         rows = {"x": np.random.default_rng(batch).normal(size=(batch, 2)).astype(np.float32), "id": np.arange(batch)}
         result = replicas.run_rows(mapped, weights, rows, slots)
@@ -25,7 +25,7 @@ def test_rows_of_any_number_come_back_in_order(replicas):
 
 
 def test_too_many_rows_are_refused(replicas):
-    mapped = replicas.pmap(lambda parameters, rows: rows)
+    mapped = replicas.program("test", lambda parameters, rows: rows)
     capacity = replicas.count * 2
     message = f"{capacity + 1} rows, {replicas.count} devices of 2 slots hold 1 to {capacity}: split the batch"
     with pytest.raises(ValueError, match=message):
@@ -39,7 +39,7 @@ def test_compiles_once_for_every_number_of_rows(replicas):
         traces.append(rows.shape)
         return rows + parameters
 
-    mapped = replicas.pmap(traced)
+    mapped = replicas.program("test", traced)
     weights = replicas.copy_to_all(np.float32(1))
     for batch in (1, 2, 3):
         replicas.run_rows(mapped, weights, np.zeros(batch, np.float32), 3)

@@ -20,6 +20,11 @@ def network(checkpoint, part: str = "coarse", dtype=jnp.float32):
     return nnx.merge(graph, jax.tree.map(jnp.asarray, fill(state, read_parameters(checkpoint, part), part)))
 
 
+def compiled(model):
+    """Its `prefill` and `step` under jit, as the engine runs them."""
+    return jax.jit(model.prefill, static_argnums=2), jax.jit(model.step)
+
+
 def token_ids(config) -> np.ndarray:
     return np.random.default_rng(2).integers(0, config.input_vocab_size, (3, LENGTH))
 
@@ -29,26 +34,28 @@ def test_cached_equals_uncached(shape, folders):
     """Prefill a part, then step: the hidden states are those of one prefill over everything."""
     checkpoint = folders[shape]
     model, ids = network(checkpoint), token_ids(checkpoint.config.coarse)
+    prefill, step = compiled(model)
     prompt = 11
-    _, cache = model.prefill(model.token_embedding(ids[:, :prompt]), np.full(3, prompt), LENGTH)
+    _, cache = prefill(model.token_embedding(ids[:, :prompt]), np.full(3, prompt), LENGTH)
     for position in range(prompt, LENGTH):
-        hidden, cache = model.step(ids[:, position], np.full(3, position), cache)
+        hidden, cache = step(ids[:, position], np.full(3, position), cache)
         if position % 7 == 0:
-            whole, _ = model.prefill(model.token_embedding(ids), np.full(3, position + 1), LENGTH)
+            whole, _ = prefill(model.token_embedding(ids), np.full(3, position + 1), LENGTH)
             np.testing.assert_allclose(hidden, whole, atol=3e-5)
 
 
 def test_rows_at_different_positions(folders):
     """Ragged prompts in one batch, each stepping at its own place, as in a batch of its own."""
     model, ids = network(folders["tiny"]), token_ids(folders["tiny"].config.coarse)
+    prefill, step = compiled(model)
     lengths = np.array([5, 20, 11])
     padded = np.where(np.arange(20) < lengths[:, None], ids[:, :20], 0)
-    _, cache = model.prefill(model.token_embedding(padded), lengths, LENGTH)
-    for step in range(6):
-        token = ids[np.arange(3), lengths + step]
-        hidden, cache = model.step(token, lengths + step, cache)
+    _, cache = prefill(model.token_embedding(padded), lengths, LENGTH)
+    for number in range(6):
+        token = ids[np.arange(3), lengths + number]
+        hidden, cache = step(token, lengths + number, cache)
     for row, length in enumerate(lengths):
-        alone, _ = model.prefill(model.token_embedding(ids[row : row + 1]), np.array([length + 6]), LENGTH)
+        alone, _ = prefill(model.token_embedding(ids[row : row + 1]), np.array([length + 6]), LENGTH)
         np.testing.assert_allclose(hidden[row], alone[0], atol=3e-5)
 
 
@@ -57,18 +64,19 @@ def test_padding_is_invisible(garbage, folders):
     """NaN embeddings or the largest id behind a row's length change no bit, neither now nor in later steps."""
     config = folders["tiny"].config.coarse
     model, ids = network(folders["tiny"]), token_ids(config)
+    prefill, step = compiled(model)
     length = np.full(3, 9)
     clean = model.token_embedding(np.where(np.arange(LENGTH) < 9, ids, 0))
     if garbage == "nan":
         dirty = clean.at[:, 9:].set(jnp.nan)
     else:
         dirty = model.token_embedding(np.where(np.arange(LENGTH) < 9, ids, config.input_vocab_size - 1))
-    for step in range(3):
-        if step == 0:
-            (one, cache), (other, dirty_cache) = (model.prefill(x, length, LENGTH) for x in (clean, dirty))
+    for number in range(3):
+        if number == 0:
+            (one, cache), (other, dirty_cache) = (prefill(x, length, LENGTH) for x in (clean, dirty))
         else:
-            one, cache = model.step(ids[:, 8 + step], length - 1 + step, cache)
-            other, dirty_cache = model.step(ids[:, 8 + step], length - 1 + step, dirty_cache)
+            one, cache = step(ids[:, 8 + number], length - 1 + number, cache)
+            other, dirty_cache = step(ids[:, 8 + number], length - 1 + number, dirty_cache)
         assert np.isfinite(one).all()
         assert np.array_equal(one, other)
 
@@ -131,7 +139,7 @@ def test_real_sizes_trace_through_every_stage(size):
     state = jax.eval_shape(lambda: semantic.empty_state(config, slots, jnp.bfloat16))
     rows = semantic.SemanticRows(shape((slots, 2, 256), jnp.int32), whole, whole, whole, sampling)
     entered = run("semantic", lambda model, state, rows: semantic.enter(model, state, rows, g), state, rows)
-    stepped = run("semantic", lambda model, state: semantic.run_steps(model, state, g, 4), entered)
+    stepped, _, _ = run("semantic", lambda model, state: semantic.run_steps(model, state, g, 4), entered)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), stepped) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
     assert stepped.cache.keys[0].shape == (slots, size[1], 1024, size[2] // size[1])
 
@@ -140,7 +148,7 @@ def test_real_sizes_trace_through_every_stage(size):
     state = run("coarse", coarse.enter, state, prompts)
     window = lambda model, state, rows: coarse.run_window(model, state, rows, config)  # noqa: E731
     state, tokens, finite = run("coarse", window, state, coarse.CoarseRows(whole, sampling))
-    assert state.cache.keys[0].shape == (slots, size[1], 947, size[2] // size[1])
+    assert state.cache.keys[0].shape == (slots, size[1], 1024, size[2] // size[1])  # 947 in whole blocks
     assert (tokens.shape, finite.shape) == ((slots, 60), (slots,))
 
     buffer = fine.FineRows(shape((slots, 8, 1024), jnp.int32), whole, whole, sampling)
