@@ -155,7 +155,7 @@ def _steps(state, step: Callable, num_steps: int) -> float:
         nonlocal state
         state = step(state)
 
-    return seconds(once, calls=3) / num_steps
+    return seconds(once, calls=3, enough_s=2) / num_steps
 
 
 def _semantic_step(bark: Bark, slots: int, filled: float) -> float:

@@ -35,17 +35,29 @@ def rows(text: str, first_cell: str) -> list[list[str]]:
 
 @pytest.mark.usefixtures("in_this_process")
 def test_throughput_prints_every_section(capsys):
-    arguments = "--model tiny --clips 3 --slots 1 2 --rows 1 2 --dtypes float32 --modes sdpa static"
+    arguments = "--model tiny --clips 2 --slots 2 --rows 1 2 --dtypes float32 --our-dtypes float32 --modes sdpa static"
     throughput.main(arguments.split())
     printed = capsys.readouterr().out
-    # Unit costs of 2 numbers of slots, 1 whole run, 1 clip alone; for transformers of 2 batch sizes in 2 modes.
-    assert len(rows(printed, "bark-beam")) == 2 + 1 + 1
+    # Unit costs, a whole run, a clip alone; of transformers 2 batch sizes in 2 modes, and 1 mode that does not run.
+    assert len(rows(printed, "bark-beam")) == 1 + 1 + 1
     assert len(rows(printed, "transformers")) == 2 * 2 + 1 + 1 + 1
     assert "does not support an attention implementation" in rows(printed, "transformers")[4][-1]
-    for section in ("Unit costs", "tiny, 3 clips of", "Limit", "First clip of a warm process, alone, 90"):
+    for section in ("Unit costs", "tiny, 2 clips of", "Limit", "First clip of a warm process, alone, 90"):
         assert f"## {section}" in printed
     assert len(re.findall(r"\*\*[\d.]+ times\*\* the best setting of transformers", printed)) == 2
     assert rows(printed, r"**total**")[0][-1].endswith("%")
+
+
+def test_settings_are_read_from_the_command_line(capsys):
+    assert throughput.Setting.parse("ours:bfloat16:8").cells == ["bark-beam", "bfloat16", 8, ""]
+    assert throughput.Setting.parse("peers:float32:4:static").cells == ["transformers", "float32", 4, "static"]
+    for wrong in ("peers:float32:4", "ours:float32:4:static", "mine:float32:4", "ours:float32:x", "ours"):
+        with pytest.raises(SystemExit):
+            throughput.main(["--settings", wrong])
+        assert f"{wrong!r} is no setting: ours:DTYPE:SLOTS or peers:DTYPE:ROWS:MODE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        throughput.main(["--settings", "ours:float32:8"])
+    assert "--settings needs at least one of ours and one of peers" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -73,9 +85,9 @@ def test_a_process_that_fails_says_why_in_one_line():
 
 def test_clips_are_the_same_every_time():
     assert clip_lengths(16, 768) == clip_lengths(16, 768)
-    assert min(clip_lengths(200, 768)) == 60
-    assert max(clip_lengths(200, 768)) == 500
-    assert max(clip_lengths(200, 90)) == 90
+    assert 60 <= min(clip_lengths(200, 768)) < 70
+    assert 490 < max(clip_lengths(200, 768)) <= 500
+    assert max(clip_lengths(200, 90)) <= 90
 
 
 def test_tables_show_three_digits():
