@@ -1,7 +1,4 @@
-"""Train the codec's decoder as a vocoder of the codes, from all eight codebooks or the coarse two; resumes.
-
-Where sample_codes.py has written what the coarse stage guesses, half of the coarse examples are of those.
-"""
+"""Train the codec's decoder as a vocoder of the codes, from all eight codebooks or the coarse two; resumes."""
 
 from pathlib import Path
 
@@ -20,28 +17,21 @@ LOG_WEIGHT, WAVE_WEIGHT = 0.6, 0.25
 
 
 def load_frames(work: Path, shards: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes (frames, 8 and the 2 guessed ones) and audio (320 frames,) int16 of the first shards."""
-    codes, audio = [], []
-    for path in training_shards(work, shards):
-        name = path.with_suffix(".npy").name
-        true = np.load(work / "codes" / name)
-        sampled = work / "sampled" / name
-        guessed = np.load(sampled) if sampled.exists() else true[:, :COARSE]
-        codes.append(np.concatenate([true, guessed], axis=1))
-        with np.load(path) as shard:
-            audio.append(shard["audio"])
+    """Codes (frames, 8) and audio (320 frames,) int16 of the first shards."""
+    paths = training_shards(work, shards)
+    codes = [np.load(work / "codes" / path.with_suffix(".npy").name) for path in paths]
+    audio = [np.load(path)["audio"] for path in paths]
     return torch.from_numpy(np.concatenate(codes)), torch.from_numpy(np.concatenate(audio))
 
 
 def draw(
     quantizer: ResidualQuantizer, codes: torch.Tensor, audio: torch.Tensor, batch: int, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents (B, width, FRAMES) from eight, the coarse two and the guessed two; the audio (B, samples), loud."""
+    """Latents (B, width, FRAMES), in turn of all codebooks and of the coarse two; audio (B, samples) at rms 0.4."""
     starts = np.random.default_rng((9, step)).integers(len(codes) - FRAMES, size=batch)
     pieces = torch.stack([codes[start : start + FRAMES] for start in starts]).long()
     signals = torch.stack([audio[start * HOP : (start + FRAMES) * HOP] for start in starts])
-    columns = (slice(0, CODEBOOKS), slice(0, CODEBOOKS), slice(0, COARSE), slice(CODEBOOKS, None))
-    latents = [quantizer.decode(piece[:, columns[b % 4]]) for b, piece in enumerate(pieces)]
+    latents = [quantizer.decode(piece[:, : (CODEBOOKS, COARSE)[b % 2]]) for b, piece in enumerate(pieces)]
     return torch.stack(latents).transpose(1, 2), signals.float() / 32768 * INPUT_GAIN
 
 
@@ -53,7 +43,7 @@ def weights(step: int) -> dict[str, float]:
 
 def main() -> None:
     """Train until the asked number of steps."""
-    work, run = parse_run("decoder", __doc__, steps=6000, batch=8, rate=1e-3, shards=20)
+    work, run = parse_run("decoder", __doc__, steps=6000, batch=6, rate=1e-3, shards=20)
     codes, audio = load_frames(work, run.shards)
     quantizer, loss = load_quantizer(work), SpeechLoss()
     decoder = zero_padded(new_codec().decoder)
