@@ -6,7 +6,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from bark_model.config import FineConfig
-from bark_model.layers import Block, layer_norm
+from bark_model.layers import Block, Embedding, layer_norm
 
 
 class FineTransformer(nnx.Module):
@@ -20,7 +20,7 @@ class FineTransformer(nnx.Module):
         self.code_embeddings = nnx.Param(
             init(rngs.params(), (config.n_codes_total, config.input_vocab_size, width), dtype)
         )
-        self.position_embedding = nnx.Embed(config.block_size, width, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.position_embedding = Embedding(config.block_size, width, rngs=rngs, dtype=dtype)
         # Suno's fine norms carry a bias even where bias is false.
         self.blocks = nnx.List(
             [Block(config, norm_bias=True, rngs=rngs, dtype=dtype) for _ in range(config.num_layers)]
@@ -47,7 +47,7 @@ class FineTransformer(nnx.Module):
         embeddings of codebooks 0..codebook, the predicted one included: its old content is a hint.
         """
         length = codes.shape[-1]
-        x = jnp.zeros((*codes.shape[::2], self.position_embedding.features), jnp.float32)
+        x = jnp.zeros((*codes.shape[::2], self.position_embedding.embedding.shape[-1]), jnp.float32)
         for k in range(codes.shape[1]):
             x = x + jnp.where(k <= codebook, self.code_embeddings[k][codes[:, k]], 0)
         x = x + self.position_embedding(jnp.arange(length))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from bark_model.attention import attend
+from bark_model.attention import attend, pack, unpack
 from bark_model.config import TransformerConfig
 
 LAYER_NORM_EPSILON = 1e-5
@@ -38,6 +38,18 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = jnp.dot(x, self.kernel[...], preferred_element_type=jnp.float32)
         return y if self.bias is None else y + self.bias[...].astype(jnp.float32)
+
+
+class Embedding(nnx.Module):
+    """A table [V, D] of vectors, kept packed: XLA on CPU would widen all of a bfloat16 table for every look into it."""
+
+    def __init__(self, rows: int, width: int, *, rngs: nnx.Rngs, dtype: DTypeLike):
+        self.dtype = dtype
+        self.embedding = nnx.Param(pack(nnx.initializers.normal(0.02)(rngs.params(), (rows, width), dtype)))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """[...] -> [..., D] in `dtype`."""
+        return unpack(self.embedding[...][ids], self.dtype)
 
 
 class SelfAttention(nnx.Module):

@@ -42,8 +42,11 @@ def read_parameters(checkpoint: Checkpoint, part: str) -> Parameters:
     return part_parameters(checkpoint.config, part, checkpoint.tensors(part))
 
 
-def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str) -> nnx.State:
-    """Puts host arrays into an abstract state, cast to its dtypes. Any difference of names or shapes is refused."""
+def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str, dtype: DTypeLike) -> nnx.State:
+    """Puts host arrays into an abstract state, cast to its dtypes; what is kept packed holds the bits of `dtype`.
+
+    Any difference of names or shapes is refused.
+    """
     flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
     if set(flat) != set(parameters):
         difference = sorted(set(flat) ^ set(parameters))
@@ -55,6 +58,8 @@ def fill(state: nnx.State, parameters: Mapping[str, np.ndarray], part: str) -> n
         array = parameters[".".join(map(str, path))]
         if array.shape != leaf.shape:
             raise WeightError(f"{part}: parameter {path} has shape {array.shape}, the network expects {leaf.shape}")
+        if leaf.dtype == np.uint16:
+            return leaf.replace(np.asarray(array).astype(jnp.dtype(dtype)).view(np.uint16))
         return leaf.replace(np.asarray(array).astype(leaf.dtype))
 
     return nnx.from_flat_state([(path, cast(path, leaf)) for path, leaf in nnx.to_flat_state(state)])
@@ -94,7 +99,7 @@ def load_network(
 ) -> Network:
     """Reads, checks and casts one network; `place` puts it onto the devices, now or (not resident) whenever used."""
     graph, state = abstract(checkpoint.config, part, dtype)
-    host = fill(state, read_parameters(checkpoint, part), part)
+    host = fill(state, read_parameters(checkpoint, part), part, dtype)
     return Network(graph, place(host)) if resident else Network(graph, host, place)
 
 

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from bark_model.attention import attend_cache, cache_positions, pack
 from bark_model.config import TransformerConfig
-from bark_model.layers import Block, Linear, layer_norm
+from bark_model.layers import Block, Embedding, Linear, layer_norm
 
 
 @jax.tree_util.register_dataclass
@@ -46,8 +46,8 @@ class CausalTransformer(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs, dtype: DTypeLike):
         width = config.hidden_size
         self.dtype, self.block_size = dtype, config.block_size
-        self.token_embedding = nnx.Embed(config.input_vocab_size, width, dtype=dtype, param_dtype=dtype, rngs=rngs)
-        self.position_embedding = nnx.Embed(config.block_size, width, dtype=dtype, param_dtype=dtype, rngs=rngs)
+        self.token_embedding = Embedding(config.input_vocab_size, width, rngs=rngs, dtype=dtype)
+        self.position_embedding = Embedding(config.block_size, width, rngs=rngs, dtype=dtype)
         self.blocks = nnx.List(
             [Block(config, norm_bias=config.bias, rngs=rngs, dtype=dtype) for _ in range(config.num_layers)]
         )

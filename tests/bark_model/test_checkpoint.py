@@ -318,11 +318,11 @@ def test_fill_compares_with_the_abstract_tree(folders, part):
     checkpoint = folders["tiny"]
     parameters = read_parameters(checkpoint, part)
     _, state = abstract(checkpoint.config, part, np.float32)
-    fill(state, parameters, part)
+    fill(state, parameters, part, np.float32)
     name = sorted(parameters)[0]
-    message = fault(WeightError, fill, state, {k: v for k, v in parameters.items() if k != name}, part)
+    message = fault(WeightError, fill, state, {k: v for k, v in parameters.items() if k != name}, part, np.float32)
     assert message == f"{part}: parameters {name} are in the network or the table, not in both"
     wrong = parameters | {name: np.zeros((5, 7), np.float32)}
-    message = fault(WeightError, fill, state, wrong, part)
+    message = fault(WeightError, fill, state, wrong, part, np.float32)
     assert message.startswith(f"{part}: parameter ")
     assert f"has shape (5, 7), the network expects {parameters[name].shape}" in message

@@ -94,7 +94,9 @@ def test_causal_logits(shape, part, folders, references):
     checkpoint, model = folders[shape], references(shape).model
     config = getattr(checkpoint.config, part)
     graph, state = nnx.split(nnx.eval_shape(build(checkpoint.config, part, np.float32)))
-    network = nnx.merge(graph, jax.tree.map(jax.numpy.asarray, fill(state, read_parameters(checkpoint, part), part)))
+    network = nnx.merge(
+        graph, jax.tree.map(jax.numpy.asarray, fill(state, read_parameters(checkpoint, part), part, jax.numpy.float32))
+    )
     ids = np.random.default_rng(0).integers(0, config.input_vocab_size, (2, 50))
     theirs_model = model.semantic if part == "semantic" else model.coarse_acoustics
     with torch.no_grad():
@@ -113,7 +115,7 @@ def fine_logit_error(checkpoint, reference) -> tuple[float, float]:
     config, g = checkpoint.config.fine, checkpoint.config.generation
     graph, state = nnx.split(nnx.eval_shape(build(checkpoint.config, "fine", np.float32)))
     network = nnx.merge(
-        graph, jax.tree.map(jax.numpy.asarray, fill(state, read_parameters(checkpoint, "fine"), "fine"))
+        graph, jax.tree.map(jax.numpy.asarray, fill(state, read_parameters(checkpoint, "fine"), "fine", np.float32))
     )
     codes = np.random.default_rng(0).integers(
         0, g.codebook_size + 1, (1, config.n_codes_total, g.max_fine_input_length)

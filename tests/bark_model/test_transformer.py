@@ -17,7 +17,7 @@ LENGTH = 40
 
 def network(checkpoint, part: str = "coarse", dtype=jnp.float32):
     graph, state = nnx.split(nnx.eval_shape(build(checkpoint.config, part, dtype)))
-    return nnx.merge(graph, jax.tree.map(jnp.asarray, fill(state, read_parameters(checkpoint, part), part)))
+    return nnx.merge(graph, jax.tree.map(jnp.asarray, fill(state, read_parameters(checkpoint, part), part, dtype)))
 
 
 def compiled(model):
