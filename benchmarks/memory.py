@@ -1,6 +1,6 @@
 """Device memory by model, dtype and slots, from shapes alone: nothing is allocated, so it runs anywhere in seconds.
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 
 Weights are resident; a stage's slots (KV caches and state) live while the stage runs, one stage at a time. `needs` is
 all weights and the largest slots, `low memory` the largest of a network with its own slots. What a program needs for
