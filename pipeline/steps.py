@@ -14,6 +14,7 @@ from pipeline.inputs import Found, read_input
 from pipeline.isolation import EncodeRequest
 from pipeline.job import Job
 from pipeline.model import open_checkpoint
+from pipeline.overlap import OverlappedDoFn
 from pipeline.plan import Plan
 from pipeline.prepare import Preparer, chunk_id
 from pipeline.progress import errors_reported, report
@@ -117,28 +118,34 @@ class DealUnits(beam.DoFn):
         yield from dealt.units
 
 
-class RequestUnits(beam.DoFn):
-    """Unit -> the unit with a request for each chunk, unless it has a commit already."""
+class RequestUnits(OverlappedDoFn):
+    """Unit -> the unit with a request for each chunk, unless it has a commit already. The next unit is made ready
+    while the model works on this one."""
 
     def __init__(self, job: Job):
         self._job = job
 
     def setup(self):
+        super().setup()
         with errors_reported():
             self._store = open_store(self._job.output)
             self._preparer = Preparer(self._job)
 
-    def process(self, unit: Unit) -> Iterator[UnitRequests]:
-        count("units_in")
+    def work(self, unit: Unit) -> UnitRequests | None:
         with errors_reported():
             commit = find_commit(self._store, unit.name)
         if commit is not None:
-            count("units_skipped")
             report(done=len(commit.done), failed=len(commit.failed), skipped=1)
-            return
-        requests = self._encode_requests(unit) if self._job.stages.from_ == "audio" else self._requests(unit)
-        count("chunks_in", len(requests))
-        yield requests
+            return None
+        return self._encode_requests(unit) if self._job.stages.from_ == "audio" else self._requests(unit)
+
+    def outputs(self, requests: UnitRequests | None) -> Iterator[UnitRequests]:
+        count("units_in")
+        if requests is None:
+            count("units_skipped")
+        else:
+            count("chunks_in", len(requests))
+            yield requests
 
     def _requests(self, unit: Unit) -> UnitRequests:
         requests = [request for ready in unit.ready for request in self._preparer.requests(ready)]
@@ -159,13 +166,15 @@ class RequestUnits(beam.DoFn):
         return UnitRequests(unit=replace(unit, records=tuple(records)), requests=tuple(requests))
 
 
-class CommitUnits(beam.DoFn):
-    """A unit's outcomes -> its files and commit record; out goes a line about it."""
+class CommitUnits(OverlappedDoFn):
+    """A unit's outcomes -> its files and commit record; out goes a line about it. The model works on the next unit
+    meanwhile."""
 
     def __init__(self, job: Job, plan: Plan):
         self._job, self._plan = job, plan
 
     def setup(self):
+        super().setup()
         with errors_reported():
             self._store = open_store(self._job.output)
             self._preparer = Preparer(self._job)
@@ -176,15 +185,19 @@ class CommitUnits(beam.DoFn):
             voice=self._preparer.voice,
         )
 
-    def process(self, element: UnitOutcomes) -> Iterator[str]:
+    def work(self, element: UnitOutcomes) -> UnitCommit:
         with errors_reported():
             commit = self._commit(element)
+        done, failed = len(commit.done), len(commit.failed)
+        made = {"made": done + failed, "made_failed": failed, "chunks": commit.chunks, "units": 1}
+        report(done=done, failed=failed, audio_s=commit.audio_s, **made)
+        return commit
+
+    def outputs(self, commit: UnitCommit) -> Iterator[str]:
         done, failed = len(commit.done), len(commit.failed)
         count("units_committed")
         count("records_done", done)
         count("records_failed", failed)
-        made = {"made": done + failed, "made_failed": failed, "chunks": commit.chunks, "units": 1}
-        report(done=done, failed=failed, audio_s=commit.audio_s, **made)
         yield f"{commit.name} {done} done {failed} failed"
 
     def _commit(self, element: UnitOutcomes) -> UnitCommit:

@@ -1,6 +1,5 @@
 """Two runs on one output at once, attempts that finish late, two attempts of one unit: nothing ever mixes."""
 
-import functools
 import multiprocessing
 import os
 import pickle
@@ -141,14 +140,13 @@ def children_of(pid: int) -> list[int]:
 @pytest.fixture
 def attempts(project: Project, monkeypatch, tmp_path) -> list:
     """A finished run, and what each unit's attempt was about to commit: (job, plan, outcomes)."""
-    seen, process = [], CommitUnits.process
+    seen, work = [], CommitUnits.work
 
-    @functools.wraps(process)
     def watched(self, element):
         seen.append((self._job, self._plan, element))
-        return process(self, element)
+        return work(self, element)
 
-    monkeypatch.setattr(CommitUnits, "process", watched)
+    monkeypatch.setattr(CommitUnits, "work", watched)
     project.write(a_jsonl=TEXTS[:3])
     assert project.run(unit_audio_s=3) == 0
     monkeypatch.undo()
@@ -159,7 +157,7 @@ def attempts(project: Project, monkeypatch, tmp_path) -> list:
 def commit_again(job, plan, element) -> list[str]:
     step = CommitUnits(job, plan)
     step.setup()
-    return list(step.process(element))
+    return list(step.outputs(step.work(element)))
 
 
 def test_a_zombie_attempt_of_a_unit_finishing_late_changes_nothing(project: Project, attempts):
@@ -193,9 +191,9 @@ def attempt_unit(given: bytes) -> str:
     request.setup(), commit.setup()
     handler = model_handler(job, plan)
     model = handler.load_model()
-    for requested in request.process(unit):
+    for requested in request.outputs(request.work(unit)):
         for outcomes in handler.run_inference(requested, model):
-            return next(iter(commit.process(outcomes)))
+            return next(iter(commit.outputs(commit.work(outcomes))))
     return "there already"
 
 

@@ -15,16 +15,19 @@ TEXTS = [{"id": f"r{n}", "text": f"This is record number {n}."} for n in range(8
 
 
 def test_a_killed_job_is_started_again_and_ends_as_if_undisturbed(spawning, capfd):
+    spawning.values["unit_audio_s"] = 1
     spawning.write(a_jsonl=[row | {"text": row["text"] + " KILL"} if row["id"] == "r3" else row for row in TEXTS])
     assert spawning.run() == 0
     assert "the job was killed by SIGKILL: starting it again for what is missing" in capfd.readouterr().err
     killed = spawning.tree()
     assert len(spawning.noted("load")) == 2
     calls = spawning.synthesised()
-    assert len(calls) == len(set(calls)) == 8  # what was committed before the kill was not done again
+    assert len(set(calls)) == 8
+    assert len(calls) <= 9  # of what was done before the kill, only the unit whose commit was under way may come again
     [start] = read_metrics(spawning.store)
-    assert (start.finished, start.records, start.failed, start.chunks) == (True, 8, 0, 8)
-    assert 0 < start.units_skipped < start.units
+    assert (start.finished, start.failed, start.chunks) == (True, 0, start.records)
+    assert start.records in (7, 8)  # 7 where the kill fell between that commit and its report
+    assert 0 < start.units_skipped < 8
     spawning.output = spawning.folder / "undisturbed"
     assert spawning.run(output=str(spawning.output)) == 0
     assert spawning.tree() == killed
@@ -106,4 +109,4 @@ def test_ctrl_c_ends_the_job_and_a_later_run_resumes(spawning):
         os.kill(worker, 0)
     done = len(spawning.synthesised())
     assert spawning.run() == 0
-    assert len(spawning.synthesised()) <= 20 - done + 1
+    assert len(spawning.synthesised()) <= 20 - done + 2  # one was being synthesised, the one before it committed
