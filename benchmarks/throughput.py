@@ -13,6 +13,7 @@ Needs bark_model, torch and transformers only.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -167,7 +168,9 @@ def _run_all(folder: str, lengths: Sequence[int], settings: Sequence[Setting]) -
     runs = []
     for setting in settings:
         try:
-            runs.append((setting, setting.run(folder, lengths)))
+            made = setting.run(folder, lengths)
+            print(f"{setting}: {made['total_s']:.1f} s for {made['audio_s']:.1f} s of audio", file=sys.stderr)
+            runs.append((setting, made))
         except ChildFailed as error:
             raise SystemExit(f"{setting}: {error}") from error
     return runs
