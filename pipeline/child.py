@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 import threading
+import time
 
 
 def main() -> int:
     """Runs the job; the exit status says whether every unit was committed."""
+    began = time.monotonic()
     task = json.loads(sys.stdin.readline())
     threading.excepthook = _end_with_worker
     threading.Thread(target=_end_with_launcher, daemon=True).start()
@@ -16,7 +18,9 @@ def main() -> int:
     from pipeline.graph import run_graph
     from pipeline.jobfile import build
     from pipeline.plan import from_mapping
+    from pipeline.progress import report
 
+    report(start_up_s=time.monotonic() - began)
     run_graph(build(task["job"]), from_mapping(task["plan"]), task["flags"])
     return 0
 

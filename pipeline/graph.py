@@ -57,9 +57,11 @@ def model_handler(job: Job, plan: Plan) -> ModelHandler:
         job.checkpoint,
         slots=job.devices.slots,
         dtype=job.devices.dtype,
+        start=job.stages.from_,
         to=job.stages.to,
         timeout_s=job.devices.timeout_s,
         sha256=plan.identity["checkpoint"],
         compilation_cache=job.devices.compilation_cache,
+        low_memory=job.devices.low_memory,
     )
     return UnitModelHandler(bark).with_no_batching()

@@ -64,13 +64,15 @@ class Devices:
     """`slots` rows are decoded at once on each device: a compiled shape, part of a result's identity.
 
     `timeout_s` limits one call of the model, which is one unit of work. `compilation_cache` is a folder of the
-    workers where compiled programs are kept, so that a second start compiles nothing.
+    workers where compiled programs are kept, so that a second start compiles nothing. `low_memory` holds one of the
+    four networks at a time on a device, the others on the host; neither of the three changes a result.
     """
 
     slots: int = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     timeout_s: float = 14400
     compilation_cache: str | None = None
+    low_memory: bool = False
 
     def __post_init__(self):
         _within("devices.slots", self.slots, 1, 1024, "16 suits most accelerators")

@@ -130,7 +130,10 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         raise UsageError(f"{name} is {excerpt(value)}, must be one of {', '.join(choices)}{hint}")
     if kind == TEXTS:
         return tuple(_convert(name, item, str) for item in (value if isinstance(value, list) else [value]))
-    if kind is str:
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+    elif kind is str:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             return str(value)
     elif kind is int and isinstance(value, int) and not isinstance(value, bool):
@@ -139,7 +142,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
         number = _number(value)
         if number is not None:
             return number
-    wanted = {str: "text", int: "a whole number", float: "a number"}[kind]
+    wanted = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}[kind]
     raise UsageError(f"{name} is {excerpt(value)}, must be {wanted}")
 
 

@@ -16,6 +16,8 @@ import yaml
 
 from pipeline.buckets import read_buckets
 from pipeline.commit import read_commit
+from pipeline.devices import slot_steps
+from pipeline.display import describe_usage, duration
 from pipeline.errors import UsageError
 from pipeline.inputs import check_model, list_input, read_input
 from pipeline.job import Job
@@ -25,7 +27,7 @@ from pipeline.model import open_checkpoint, random_weights_note
 from pipeline.outputs.metrics import Metrics, add_metrics
 from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer
-from pipeline.progress import Tally, duration
+from pipeline.progress import Tally
 from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
@@ -141,17 +143,20 @@ def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> i
     except StoreError as error:
         raise UsageError(str(error)) from error
     start = time.monotonic()
+    made = Tally()
     if checked.is_new or has_missing_units(store, plan):
-        _run(checked, beam_flags, debug=debug)
+        _run(checked, beam_flags, made, debug=debug)
     manifest = finish(store, job, plan)
     print(_summary(manifest, job.output, time.monotonic() - start))
+    if devices := describe_usage(made.usage):
+        print(devices)
     return FINISHED_WITH_FAILURES if manifest.failed else 0
 
 
-def _run(checked: Checked, beam_flags: list[str], *, debug: bool) -> None:
-    """Runs the graph, and notes how long it took, whether it ended well or not."""
+def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -> None:
+    """Runs the graph, adds up what was made, and notes how long it took, whether it ended well or not."""
     job, plan = checked.job, checked.plan
-    started, start, made, finished = datetime.now(UTC), time.monotonic(), Tally(), False
+    started, start, finished = datetime.now(UTC), time.monotonic(), False
     try:
         if job.runner in LOCAL:
             supervise(job, plan, beam_flags, made, debug=debug)
@@ -171,8 +176,12 @@ def _run(checked: Checked, beam_flags: list[str], *, debug: bool) -> None:
             units=made.units,
             units_skipped=made.skipped,
             audio_s=round(made.audio_s, 3),
+            start_up_s=round(made.start_up_s, 3),
             runner=job.runner,
             slots=job.devices.slots,
+            counters=slot_steps(made.usage),
+            seconds={stage: round(one.seconds, 3) for stage, one in made.usage.items()},
+            compiled=made.compiled,
         )
         with contextlib.suppress(StoreError):  # the run's own error matters more
             add_metrics(checked.store, metrics)

@@ -1,11 +1,12 @@
 """The one door to bark_model: checkpoints and voices for the launcher (no jax), the loaded model for workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 from bark_model.axes import FineCodes, Waveform
 from bark_model.checkpoint import Checkpoint
+from bark_model.engine_stats import Compiled, Usage
 from bark_model.outcomes import Failure, Request, Result, Stage
 from pipeline.errors import UsageError
 
@@ -18,6 +19,15 @@ class Model(Protocol):
         """What was loaded, with its sha256."""
         ...
 
+    @property
+    def usage(self) -> Mapping[Stage, Usage]:
+        """Device time and slot-steps of each stage since the model was loaded."""
+        ...
+
+    def warm_up(self, *, start: Stage, to: Stage) -> Sequence[Compiled]:
+        """Compiles and runs every program of the stages after `start` up to `to`."""
+        ...
+
     def synthesize(self, requests: Sequence[Request], *, to: Stage) -> Sequence[Result | Failure]:
         """An outcome a request, in order; raises for what is not about one request."""
         ...
@@ -27,7 +37,7 @@ class Model(Protocol):
         ...
 
     def with_slots(self, slots: int) -> "Model":
-        """The same weights, not copied, compiled for another number of rows a device."""
+        """The same weights, not copied, compiled for another number of rows a device; its usage starts at nothing."""
         ...
 
 
@@ -38,12 +48,18 @@ def open_checkpoint(name: str) -> Checkpoint:
 
 
 def load_model(
-    checkpoint: str, *, slots: int, dtype: str, sha256: str | None = None, compilation_cache: str | None = None
+    checkpoint: str,
+    *,
+    slots: int,
+    dtype: str,
+    sha256: str | None = None,
+    compilation_cache: str | None = None,
+    low_memory: bool = False,
 ) -> Model:
     """The model on this process's devices. UsageError when its weights are not those the run was planned with."""
     from bark_model.bark import Bark  # imports jax: in workers only
 
-    model = Bark.load(checkpoint, slots=slots, dtype=dtype, compilation_cache=compilation_cache)
+    model = Bark.load(checkpoint, slots=slots, dtype=dtype, compilation_cache=compilation_cache, low_memory=low_memory)
     found = model.checkpoint.sha256
     if sha256 is not None and sha256 != found:
         raise UsageError(

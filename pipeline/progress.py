@@ -1,4 +1,4 @@
-"""Progress of a local run: workers append JSON lines to a local file, the launcher reads them and tells.
+"""Progress of a local run: workers append JSON lines to a local file, the launcher reads them and adds them up.
 
 The file is named by an environment variable that local workers inherit. Nothing of it reaches any result.
 """
@@ -6,21 +6,21 @@ The file is named by an environment variable that local workers inherit. Nothing
 import contextlib
 import json
 import os
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Any
 
+from bark_model.engine_stats import Usage
+from bark_model.outcomes import Stage
+from pipeline.devices import add
 from pipeline.errors import PipelineError
 
 VARIABLE = "BARK_BEAM_PROGRESS"
-PLAIN_LINE_EVERY_S = 10
-MADE = ("made", "made_failed", "chunks", "units", "audio_s")
+MADE = ("made", "made_failed", "chunks", "units", "audio_s", "start_up_s")
 COUNTS = ("records", "done", "failed", "skipped", *MADE)
 
 
-def report(**facts: float | str) -> None:
+def report(**facts: float | str | Mapping[str, Any]) -> None:
     """Adds one line of facts, if a launcher on this machine listens."""
     if path := os.environ.get(VARIABLE):
         line = json.dumps(facts, ensure_ascii=True) + "\n"
@@ -47,7 +47,9 @@ class Tally:
     """The sum of all facts reported so far.
 
     `done` and `failed` records count those found done, too; `made`, `made_failed`, `chunks`, `units` and `audio_s`
-    only what was made now. `skipped` counts the units that had a commit.
+    only what was made now. `skipped` counts the units that had a commit. `start_up_s` is the time until workers were
+    ready, `compiled` the seconds until each of their programs was, `usage` what each stage took of the devices; the
+    first and the last are sums over all workers.
     """
 
     records: int = 0
@@ -59,6 +61,9 @@ class Tally:
     units: int = 0
     skipped: int = 0
     audio_s: float = 0.0
+    start_up_s: float = 0.0
+    compiled: dict[str, float] = field(default_factory=dict)
+    usage: dict[Stage, Usage] = field(default_factory=dict)
     error: dict = field(default_factory=dict)
 
     def add(self, line: str) -> None:
@@ -69,6 +74,10 @@ class Tally:
             return
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + facts.get(name, 0))
+        self._add_devices(
+            facts.get("compiled", {}),
+            {stage: Usage(seconds, busy, slots) for stage, (seconds, busy, slots) in facts.get("usage", {}).items()},
+        )
         if "error" in facts and not self.error:
             self.error = facts
 
@@ -76,6 +85,13 @@ class Tally:
         """Adds what another start made, not what it found."""
         for name in MADE:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self._add_devices(other.compiled, other.usage)
+
+    def _add_devices(self, compiled: dict[str, float], usage: dict[Stage, Usage]) -> None:
+        """Of a program that several workers compiled, the longest time counts: they do so at once."""
+        for name, seconds in compiled.items():
+            self.compiled[name] = max(seconds, self.compiled.get(name, 0.0))
+        self.usage = add([self.usage, usage])
 
 
 class Reader:
@@ -92,48 +108,3 @@ class Reader:
 
     def close(self) -> None:
         self._file.close()
-
-
-def describe(tally: Tally, elapsed_s: float) -> str:
-    """`12 of 30 records, 1 failed, 1.5 min of audio, 2.1 x real time, about 1 min left`."""
-    finished = tally.done + tally.failed
-    parts = [f"{finished} of {tally.records} records" if tally.records else "reading"]
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    if tally.audio_s:
-        parts.append(f"{duration(tally.audio_s)} of audio")
-        parts.append(f"{tally.audio_s / max(elapsed_s, 1e-3):.2g} x real time")
-    if tally.made and finished < tally.records:
-        parts.append(f"about {duration((tally.records - finished) * elapsed_s / tally.made)} left")
-    return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it: `42 s`, `3.5 min`, `12.0 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-class Display:
-    """One line that is rewritten on a terminal; elsewhere a plain line now and then."""
-
-    def __init__(self, stream: TextIO | None = None):
-        self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
-        self._start = time.monotonic()
-        self._last, self._shown = self._start, ""
-
-    def show(self, tally: Tally, *, last: bool = False) -> None:
-        """Shows the tally where it is worth it; `last` always does, and ends the line."""
-        now = time.monotonic()
-        text = describe(tally, now - self._start)
-        if self._terminal:
-            if text != self._shown or last:
-                self._stream.write(f"\r\x1b[2K{text}" + ("\n" if last else ""))
-        elif text != self._shown and (last or now - self._last >= PLAIN_LINE_EVERY_S):
-            self._stream.write(text + "\n")
-        else:
-            return
-        self._stream.flush()
-        self._last, self._shown = now, text

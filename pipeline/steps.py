@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics.metric import Metrics
 
 from pipeline.assemble import Made, assemble
 from pipeline.buckets import write_bucket
 from pipeline.commit import Layout, UnitCommit, carry_unit, commit_unit, find_commit, read_commit
+from pipeline.counters import count
 from pipeline.inputs import Found, read_input
 from pipeline.isolation import EncodeRequest
 from pipeline.job import Job
@@ -24,11 +24,6 @@ from pipeline.sources.audio import read_audio
 from pipeline.store import open_store
 from pipeline.synthesize import UnitOutcomes, UnitRequests
 from pipeline.units import Done, Ready, Unit, bucket_of, deal
-
-
-def count(name: str, number: int = 1) -> None:
-    """Adds to a counter of the job; a step's `..._in` and `..._out` tell what it did."""
-    Metrics.counter("bark_beam", name).inc(number)
 
 
 class ReadShards(beam.DoFn):

@@ -15,11 +15,12 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import IO
 
+from pipeline.display import Display, describe_compiled
 from pipeline.errors import PipelineError, UsageError
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.plan import Plan
-from pipeline.progress import VARIABLE, Display, Reader, Tally
+from pipeline.progress import VARIABLE, Reader, Tally
 
 ATTEMPTS = 3
 """Starts without any new unit before the run is given up."""
@@ -113,9 +114,13 @@ def _attempt(task: str, job: Job, display: Display, tally: Tally, *, debug: bool
         )
         try:
             _hand_over(child, task)
+            told = False
             while child.poll() is None:
                 time.sleep(_POLL_S)
                 reader.read(tally)
+                if tally.compiled and not told:
+                    display.tell(describe_compiled(tally.compiled, in_full=debug))
+                    told = True
                 display.show(tally)
                 _stop_when_too_many_fail(tally, job)
             reader.read(tally)

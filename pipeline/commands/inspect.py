@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from pipeline.progress import duration
+from pipeline.display import duration
 from pipeline.status import Status, read_status
 from pipeline.store import open_store
 

@@ -4,13 +4,13 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from pipeline.commit import read_commit
+from pipeline.display import duration
 from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines, result_key
 from pipeline.jobfile import load
 from pipeline.launch import Checked, check, prepared_input, tell_of_random_weights
 from pipeline.outputs.metrics import read_metrics
 from pipeline.plan import commits_of
-from pipeline.progress import duration
 from pipeline.records import FailedRecord
 from pipeline.units import Ready
 

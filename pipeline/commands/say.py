@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from bark_model.outcomes import Failure
+from pipeline.display import duration
 from pipeline.errors import PipelineError, UsageError
 from pipeline.job import Job
 from pipeline.jobfile import build
@@ -11,7 +12,6 @@ from pipeline.launch import tell_of_random_weights
 from pipeline.model import load_model
 from pipeline.outputs.audio import CONTAINERS, encode, join_chunks, pcm16
 from pipeline.prepare import Preparer
-from pipeline.progress import duration
 from pipeline.records import FailedRecord, Record
 
 MOST_SLOTS = 8

@@ -14,7 +14,9 @@ class Metrics:
     """One start of a run, from launch to its end, whether it finished or not.
 
     `started` is UTC in ISO 8601; `records`, `chunks` and `audio_s` are those made by this start, not the ones found
-    done. `counters` are the job's own, by name; `seconds` the time spent in each stage, summed over workers.
+    done. `counters` are the job's own, by name: the slot-steps of each stage, and how many of them held a row.
+    `seconds` is the device time of each stage, `start_up_s` the time until workers were ready, both summed over
+    workers; `compiled` the seconds until each program was ready.
     """
 
     started: str
@@ -26,11 +28,13 @@ class Metrics:
     units: int = 0
     units_skipped: int = 0
     audio_s: float = 0.0
+    start_up_s: float = 0.0
     runner: str = "local"
     device: str = ""
     slots: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    compiled: dict[str, float] = field(default_factory=dict)
 
     @property
     def times_real_time(self) -> float:

@@ -2,7 +2,7 @@
 
 POISON raises, OOM<n> raises out of memory above n slots, SLOW takes a while, NOSPEECH and NAN fail alone, KILL kills
 the process with SIGKILL the first time (a file beside FAKE_BARK_NOTES lets the next attempt go on). Loading fails
-with FAKE_BARK_LOAD_ERROR as its message.
+with FAKE_BARK_LOAD_ERROR as its message, warming up as FAKE_BARK_WARM_UP asks.
 It stands in for `bark_model.bark`, in this process through `sys.modules` and in child processes through
 `fake_site/sitecustomize.py` on PYTHONPATH; nothing in the product knows of it.
 """
@@ -17,25 +17,54 @@ from collections.abc import Sequence
 import numpy as np
 
 from bark_model.checkpoint import Checkpoint
+from bark_model.engine_stats import Compiled, Usage
 from bark_model.outcomes import Failure, Request, Result
 
 STAGES = ("text", "semantic", "coarse", "fine", "audio")
 
 
 class Bark:
-    """The door's Bark: `load`, `synthesize`, `encode`, `with_slots`."""
+    """The door's Bark: `load`, `warm_up`, `synthesize`, `encode`, `with_slots`, `usage`.
+
+    Its slots run requests in rows of that many, a step a character and stage, a millisecond a step.
+    """
 
     def __init__(self, checkpoint: Checkpoint, slots: int, dtype: str):
         self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
+        self.usage = {stage: Usage() for stage in STAGES[1:]}
 
     @classmethod
     def load(
-        cls, checkpoint: str, *, slots: int = 16, dtype: str = "float32", devices=None, compilation_cache=None
+        cls,
+        checkpoint: str,
+        *,
+        slots: int = 16,
+        dtype: str = "float32",
+        devices=None,
+        compilation_cache=None,
+        low_memory: bool = False,
     ) -> "Bark":
         if "FAKE_BARK_LOAD_ERROR" in os.environ:
             raise RuntimeError(os.environ["FAKE_BARK_LOAD_ERROR"])
-        note("load")
+        note("load", *(["low_memory"] if low_memory else []))
         return cls(Checkpoint.open(checkpoint), slots, dtype)
+
+    def warm_up(self, *, start: str = "text", to: str = "audio") -> list[Compiled]:
+        misbehave(os.environ.get("FAKE_BARK_WARM_UP", ""), self.slots)
+        due = STAGES[STAGES.index(start) + 1 : STAGES.index(to) + 1]
+        note("warm_up", str(self.slots), *due)
+        self._use(due, 1)
+        return [Compiled(f"{stage} step", f"[{self.slots}]", 1.5) for stage in due]
+
+    def _use(self, stages: Sequence[str], *lengths: int) -> None:
+        """Adds what rows of these lengths use, one batch of rows after the other."""
+        batches = [lengths[first : first + self.slots] for first in range(0, len(lengths), self.slots)]
+        for stage in stages:
+            before = self.usage[stage]
+            steps = sum(max(batch) for batch in batches)
+            self.usage[stage] = Usage(
+                before.seconds + steps / 1000, before.busy + sum(lengths), before.slots + steps * self.slots
+            )
 
     def with_slots(self, slots: int) -> "Bark":
         return Bark(self.checkpoint, slots, self.dtype)
@@ -44,6 +73,7 @@ class Bark:
         for request in requests:
             misbehave(request.text or "", self.slots)
         note("synthesize", *[request.id for request in requests])
+        self._use(STAGES[1 : STAGES.index(to) + 1], *(len(request.text or " ") for request in requests))
         return [self._one(request, STAGES.index(to)) for request in requests]
 
     def _one(self, request: Request, to: int) -> Result | Failure:

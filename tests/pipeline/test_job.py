@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import UsageError
 from pipeline.job import Job
 from pipeline.jobfile import build, load, read_mapping, to_mapping
+from pipeline.plan import identity
 
 BASE = "input: texts/*.txt\noutput: out\n"
 
@@ -44,6 +45,15 @@ def test_flags_override_the_file_and_are_typed_by_their_key(job_file):
     job, _ = load(job_file(BASE + "seed: 3\nsampling: {semantic: {top_k: 5}}\n"), flags)
     assert (job.sampling.semantic.temperature, job.sampling.semantic.top_k) == (0.001, None)
     assert (job.output, job.seed) == ("2024", 7)
+
+
+def test_low_memory_is_true_or_false_and_changes_no_result(job_file):
+    job, _ = load(job_file(BASE + "devices: {low_memory: true}\n"))
+    other, _ = load(job_file(), ["--devices.low_memory", "false"])
+    assert (job.devices.low_memory, other.devices.low_memory) == (True, False)
+    assert identity(job, checkpoint_sha256="", voice_sha256=None) == identity(
+        other, checkpoint_sha256="", voice_sha256=None
+    )
 
 
 def test_input_may_be_a_list(job_file):
@@ -92,6 +102,7 @@ def test_beam_options_are_checked_and_kept_apart(job_file):
         (BASE + "sampling: hot\n", ["--sampling.compat", "suno"], "sampling is 'hot', must hold keys such as compat"),
         (BASE, ["--audio.format", "flacc"], "audio.format is 'flacc', must be one of flac, wav, mp3, opus: did you mean 'flac'?"),
         (BASE, ["--devices.slots", "0"], "devices.slots is 0, must be 1 to 1024: 16 suits most accelerators"),
+        (BASE, ["--devices.low_memory", "1"], "devices.low_memory is 1, must be true or false"),
         (BASE, ["--max_failed", "lots"], "max_failed is 'lots', must be like 1% or a number of records: 100% never stops a run"),
         (BASE, ["--max_failed", "101%"], "max_failed is 101.0, must be 0 to 100: 100% never stops a run"),
         (BASE, ["--stages.from", "fine"], "stages.from is 'fine', a dataset job starts from 'text': set job: reprocess"),

@@ -1,13 +1,10 @@
-"""Progress: what workers report, and what the terminal says of it."""
-
-# ruff: noqa: E501 (a message a line reads better than folded ones)
-
-import io
+"""Progress: what workers report, and what it adds up to."""
 
 import pytest
 
+from bark_model.engine_stats import Usage
 from pipeline.errors import UsageError
-from pipeline.progress import VARIABLE, Display, Reader, Tally, describe, errors_reported, report
+from pipeline.progress import VARIABLE, Reader, Tally, errors_reported, report
 
 
 def test_reports_add_up_and_half_a_line_waits_for_its_rest(tmp_path, monkeypatch):
@@ -46,30 +43,15 @@ def test_an_error_is_reported_in_its_own_words(tmp_path, monkeypatch):
     assert tally.error == {"error": "a is 1", "exit_code": 2, "kind": "UsageError"}
 
 
-@pytest.mark.parametrize(
-    ("tally", "elapsed_s", "text"),
-    [
-        (Tally(), 1, "reading"),
-        (Tally(records=10), 1, "0 of 10 records"),
-        (Tally(records=10, done=5, made=5, audio_s=120), 60, "5 of 10 records, 2.0 min of audio, 2 x real time, about 60 s left"),
-        (Tally(records=10, done=8, failed=2, made=5), 60, "10 of 10 records, 2 failed"),
-    ],
-)  # fmt: skip
-def test_what_is_shown(tally, elapsed_s, text):
-    assert describe(tally, elapsed_s) == text
-
-
-def test_a_terminal_has_one_line_and_a_log_few():
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal, log = Terminal(), io.StringIO()
-    for stream in (terminal, log):
-        display = Display(stream)
-        for done in range(3):
-            display.show(Tally(records=3, done=done))
-        display.show(Tally(records=3, done=3), last=True)
-    assert terminal.getvalue().count("\n") == 1
-    assert terminal.getvalue().count("\r") == 4
-    assert log.getvalue() == "3 of 3 records\n"
+def test_what_several_workers_used_adds_up_in_the_order_of_the_stages():
+    tally, other = Tally(), Tally()
+    tally.add('{"compiled": {"coarse step [16]": 2.5, "fine [16]": 1}, "start_up_s": 4}')
+    tally.add('{"compiled": {"coarse step [16]": 2, "codec [16]": 3}, "start_up_s": 3}')
+    tally.add('{"usage": {"coarse": [1.5, 6, 8]}}')
+    tally.add('{"usage": {"semantic": [1, 1, 8], "coarse": [0.5, 1, 4]}}')
+    assert tally.compiled == {"coarse step [16]": 2.5, "fine [16]": 1, "codec [16]": 3}
+    assert list(tally.usage.items()) == [("semantic", Usage(1, 1, 8)), ("coarse", Usage(2, 7, 12))]
+    other.add_made(tally)
+    other.add_made(tally)
+    assert (other.start_up_s, other.compiled) == (14, tally.compiled)
+    assert other.usage == {"semantic": Usage(2, 2, 16), "coarse": Usage(4, 14, 24)}
