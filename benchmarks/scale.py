@@ -14,9 +14,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +26,12 @@ from benchmarks.workload import machine, table, write_checkpoint
 from pipeline.outputs.metrics import METRICS, Metrics, read_metrics
 from pipeline.store import LocalStore
 
-SLOTS = 10
+SLOTS = 5
 """Divides every number of records, so that no run is measured with idle slots."""
 UNIT_AUDIO_S = 200
 DEVICE_RECORDS = 400
 REPEATED_UP_TO, REPEATS = 100, 5
-"""Short runs are repeated and the median taken: interpreters do not start in the same time twice."""
+"""Short runs are repeated and the median taken: no two of them start in the same time."""
 GREEDY = {"semantic": {"temperature": 0, "min_eos_p": None}, "coarse": {"temperature": 0}, "fine": {"temperature": 0}}
 
 
@@ -45,6 +44,11 @@ class Run:
     worker_mb: float
     metrics: Metrics
 
+    @property
+    def ready_s(self) -> float:
+        """Its duration without imports, loading of weights and compilation."""
+        return self.wall_s - self.metrics.start_up_s
+
 
 class Bench:
     """A folder with a checkpoint, and the jobs run in it."""
@@ -53,48 +57,44 @@ class Bench:
         self.folder = folder
         write_checkpoint(str(folder / "checkpoint"), "tiny")
 
-    def job(self, name: str, lines: Iterable[str]) -> Path:
-        """A job file that reads these lines."""
-        text = self.folder / name / "texts.txt"
-        text.parent.mkdir()
+    def job(self, name: str, lines: Sequence[str]) -> Path:
+        """A job file that reads these lines; jobs of as many read the same file, as its name is kept with a run."""
+        text = self.folder / f"{len(lines)}.txt"
         text.write_text("".join(f"{line}\n" for line in lines))
         values = {
             "input": str(text),
             "output": str(self.folder / name / "out"),
             "checkpoint": str(self.folder / "checkpoint"),
             "sampling": GREEDY,
-            "devices": {"slots": SLOTS},
+            "devices": {"slots": SLOTS, "compilation_cache": str(self.folder / "compiled")},
             "unit_audio_s": UNIT_AUDIO_S,
             "max_failed": "100%",
         }
-        path = text.with_name("job.yaml")
+        path = self.folder / name / "job.yaml"
+        path.parent.mkdir()
         path.write_text(yaml.safe_dump(values))
         return path
 
-    def run(self, name: str, lines: Iterable[str], devices: int = 1) -> Run:
+    def run(self, name: str, lines: Sequence[str], devices: int = 1) -> Run:
         """Runs a job in processes of its own, on so many forced host devices."""
         job = self.job(name, lines)
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-        start = time.perf_counter()
-        launcher = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", "run", str(job)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        peaks = {"launcher": 0.0, "worker": 0.0}
-        watch = threading.Thread(target=_watch, args=(launcher, peaks))
-        watch.start()
-        said = launcher.communicate()[1]
-        wall_s = time.perf_counter() - start
-        watch.join()
-        if launcher.returncode not in (0, 3):
-            raise SystemExit(f"the run of {name} ended with status {launcher.returncode}: {said}")
+        command = [sys.executable, "-m", "pipeline.cli", "run", str(job)]
+        with tempfile.TemporaryFile("w+") as said:
+            start = time.perf_counter()
+            launcher = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+            ended, launcher_mb = 0, 0.0
+            while not ended:
+                launcher_mb = max(launcher_mb, peak_mb(launcher.pid))
+                time.sleep(0.02)
+                ended, status, used = os.wait4(launcher.pid, os.WNOHANG)
+            wall_s, launcher.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
+            if launcher.returncode not in (0, 3):
+                said.seek(0)
+                raise SystemExit(f"the run of {name} ended with status {launcher.returncode}: {said.read()}")
         [metrics] = read_metrics(LocalStore(job.parent / "out"))
-        return Run(wall_s=wall_s, launcher_mb=peaks["launcher"], worker_mb=peaks["worker"], metrics=metrics)
+        return Run(wall_s=wall_s, launcher_mb=launcher_mb, worker_mb=used.ru_maxrss / 1024, metrics=metrics)
 
     def digest(self, name: str) -> str:
         """One sum of every file of an output but the one that tells of time."""
@@ -105,24 +105,8 @@ class Bench:
         return digest.hexdigest()
 
 
-def spoken(records: int) -> Iterator[str]:
-    return (f"Short record {number}." for number in range(records))
-
-
-def _watch(launcher: subprocess.Popen, peaks: dict[str, float]) -> None:
-    """Notes the peak memory of the launcher and its one child until they end."""
-    while launcher.poll() is None:
-        peaks["launcher"] = max(peaks["launcher"], peak_mb(launcher.pid))
-        for child in _children(launcher.pid):
-            peaks["worker"] = max(peaks["worker"], peak_mb(child))
-        time.sleep(0.05)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+def spoken(records: int) -> list[str]:
+    return [f"Short record {number}." for number in range(records)]
 
 
 def peak_mb(pid: int) -> float:
@@ -135,28 +119,22 @@ def peak_mb(pid: int) -> float:
 
 
 def scale_table(bench: Bench, counts: Iterable[int]) -> str:
-    """Cost per audio second after the start, which is the same command with one record that cannot be spoken."""
-    starts = [bench.run(f"start-{n}", ["..."]).wall_s for n in range(REPEATS)]
-    start_s, rows = statistics.median(starts), []
+    """Cost per audio second beyond a start: the same command with one record that cannot be spoken."""
+    cold = bench.run("cold", ["..."])
+    starts = [bench.run(f"start-{n}", ["..."]) for n in range(REPEATS)]
+    fixed_s, rows = statistics.median(run.ready_s for run in starts), []
     for records in counts:
         repeats = REPEATS if records <= REPEATED_UP_TO else 1
         runs = [bench.run(f"records-{records}-{n}", spoken(records)) for n in range(repeats)]
         made = runs[0].metrics
-        after_s = statistics.median(run.wall_s for run in runs) - start_s
-        rows.append(
-            [
-                records,
-                made.audio_s,
-                start_s,
-                after_s,
-                1000 * after_s / made.audio_s,
-                1000 * sum(made.seconds.values()) / made.audio_s,
-                max(run.launcher_mb for run in runs),
-                max(run.worker_mb for run in runs),
-            ]
-        )
-    columns = "records, audio s, start s, after it s, ms an audio s, of these device ms, launcher MB, worker MB"
-    return table(columns.split(", "), rows)
+        taken_s = statistics.median(run.ready_s for run in runs) - fixed_s
+        device_s = statistics.median(sum(run.metrics.seconds.values()) for run in runs)
+        peaks = max(run.launcher_mb for run in runs), max(run.worker_mb for run in runs)
+        each = [1000 * seconds / made.audio_s for seconds in (taken_s, device_s)]
+        rows.append([records, made.audio_s, statistics.median(run.wall_s for run in runs), *each, *peaks])
+    columns = "records, audio s, wall s, ms an audio s, of these device ms, launcher MB, worker MB".split(", ")
+    warm_s = statistics.median(run.wall_s for run in starts)
+    return f"{table(columns, rows)}\n\nA start: {cold.wall_s:.1f} s, with programs compiled before {warm_s:.1f} s."
 
 
 def devices_table(bench: Bench, counts: Iterable[int]) -> str:
@@ -166,8 +144,7 @@ def devices_table(bench: Bench, counts: Iterable[int]) -> str:
         run = bench.run(f"devices-{devices}", spoken(DEVICE_RECORDS), devices)
         digest = bench.digest(f"devices-{devices}")
         first = first or digest
-        after_s = run.metrics.wall_s - run.metrics.start_up_s
-        rows.append([devices, run.metrics.audio_s / after_s, "the same" if digest == first else "others"])
+        rows.append([devices, run.metrics.audio_s / run.ready_s, "the same" if digest == first else "others"])
     return table(["devices", "audio s a second", "bytes of the output"], rows)
 
 

@@ -37,4 +37,4 @@ def test_runs_of_the_tiny_bark(tmp_path, monkeypatch):
         pytest.approx(18, abs=0.5),
     )  # every clip is as long as the model allows
     assert devices_table(bench, [1, 2]).count("the same") == 2
-    assert list(spoken(2)) == ["Short record 0.", "Short record 1."]
+    assert spoken(2) == ["Short record 0.", "Short record 1."]
