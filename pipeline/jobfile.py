@@ -99,11 +99,18 @@ def known_keys(cls: Any = Job, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def override(mapping: Mapping[str, Any], key: str, raw: str | None) -> dict[str, Any]:
-    """The mapping with one dotted key set from a flag's text, read as YAML unless the key holds text."""
-    if raw is None:
+def override(mapping: Mapping[str, Any], key: str, raws: Sequence[str | None]) -> dict[str, Any]:
+    """The mapping with one dotted key set from its flags' texts, read as YAML unless the key holds text. More than
+    one flag of a key is an error, unless it takes several texts."""
+    kind, texts = known_keys()[key], [raw for raw in raws if raw is not None]
+    if len(texts) < len(raws):
         raise UsageError(f"--{key} has no value: write --{key} VALUE")
-    value = raw if known_keys()[key] in (str, str | None, TEXTS) else _parse(raw, f"--{key}")
+    if kind == TEXTS:
+        value = texts
+    elif len(texts) > 1:
+        raise UsageError(f"--{key} is given {len(texts)} times, takes one value")
+    else:
+        value = texts[0] if kind in (str, str | None) else _parse(texts[0], f"--{key}")
     *parents, last = key.split(".")
     result = dict(mapping)
     level = result
@@ -203,11 +210,14 @@ def load_stored(data: bytes, output: str, flags: Sequence[str] = ()) -> tuple[Jo
 def _with_flags(mapping: dict[str, Any], flags: Sequence[str]) -> tuple[Job, list[str]]:
     ours = known_keys()
     beam: dict[str, Any] = {key: mapping.pop(key) for key in list(mapping) if key not in _keys(Job)}
+    given: dict[str, list[str | None]] = {}
     for key, raw in split_flags(flags):
+        given.setdefault(key, []).append(raw)
+    for key, raws in given.items():
         if key in ours:
-            mapping = override(mapping, key, raw)
+            mapping = override(mapping, key, raws)
         else:
-            beam[key] = True if raw is None else raw
+            beam[key] = [True if raw is None else raw for raw in raws]
     if beam:
         from pipeline.beam_options import beam_flags  # imports Beam: seconds, so only when such options are there
 
