@@ -1,13 +1,17 @@
 """The command line: `bark-beam COMMAND ...`. Each command imports what it needs when it runs; help needs nothing."""
 
 import argparse
+import contextlib
+import io
+import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, UnknownOption, UsageError, nearest
 
 EPILOG = """\
 start here:
@@ -18,14 +22,43 @@ exit codes: 0 every record done, 3 finished with failed records, 1 the run faile
 """
 
 
+class _Once(argparse.Action):
+    """A flag with a value. Of several argparse would take the last without a word."""
+
+    given = False
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if self.given:
+            parser.error(f"{option_string} is given more than once")
+        self.given = True
+        setattr(namespace, self.dest, values)
+
+
 class _Parser(argparse.ArgumentParser):
-    """One-line errors; no abbreviated flags, which could shadow a key of the job file."""
+    """One-line errors that name what is nearest; no abbreviated flags, which could shadow a key of the job file."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
+        self.register("action", None, _Once)
+        self.set_defaults(parser=self)  # the innermost one stays: that of the command, or of its action
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}: see {self.prog} --help")
+
+    def unknown(self, flag: str) -> UsageError:
+        """The error for an argument that the command does not take."""
+        hint = nearest(flag.strip("-").partition("=")[0], self.flags) or f": see {self.prog} --help"
+        return UsageError(f"unknown argument {flag!r}{hint}")
+
+    @property
+    def flags(self) -> list[str]:
+        """The names of its flags, without dashes."""
+        return [flag.strip("-") for flag in self._option_string_actions]
+
+    def _check_value(self, action, value):
+        if action.choices is not None and value not in action.choices:
+            hint = nearest(str(value), action.choices) or f", must be one of {', '.join(action.choices)}"
+            raise UsageError(f"unknown {action.dest} {value!r}{hint}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,20 +150,45 @@ def _add_weights(weights: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is the contract's. Errors are one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # ids and texts hold what a locale's encoding may not
     debug = "--debug" in arguments
+    code = PipelineError.exit_code
     try:
-        options, flags = parser().parse_known_args([one for one in arguments if one != "--debug"])
-        options.debug = debug
-        if flags and options.command not in ("run", "plan", "failed"):
-            raise UsageError(f"unknown argument {flags[0]!r}: see bark-beam {options.command} --help")
-        module, _, name = options.function.partition(":")
-        return getattr(import_module(f"pipeline.commands.{module}"), name)(options, flags)
+        code = _command([one for one in arguments if one != "--debug"], debug)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return _failed("stopped: what was committed is kept, run again to resume", 1)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            return code
         if debug:
             traceback.print_exc()
         return _failed(*_one_line(error))
+
+
+def _command(arguments: Sequence[str], debug: bool) -> int:
+    options, flags = parser().parse_known_args(arguments)
+    options.debug = debug
+    if flags and options.command not in ("run", "plan") and not getattr(options, "retry", False):
+        raise options.parser.unknown(flags[0])
+    module, _, name = options.function.partition(":")
+    try:
+        return getattr(import_module(f"pipeline.commands.{module}"), name)(options, flags)
+    except UnknownOption as error:
+        raise UnknownOption(error.name, [*options.parser.flags, *error.known]) from error
+
+
+def _reader_left() -> bool:
+    """Whether whoever read standard output is gone, as after `| head`; nothing more is then written to it."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at its end
+    return True
 
 
 def _one_line(error: Exception) -> tuple[str, int]:
@@ -143,7 +201,8 @@ def _one_line(error: Exception) -> tuple[str, int]:
 
 
 def _failed(message: str, code: int) -> int:
-    print(f"bark-beam: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"bark-beam: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

@@ -18,6 +18,14 @@ from pipeline.cli import main
         (["status"], "the following arguments are required: output: see bark-beam status --help"),
         (["status", "x", "--y"], "unknown argument '--y': see bark-beam status --help"),
         (["failed", "x", "--y"], "unknown argument '--y': see bark-beam failed --help"),
+        (["failed", "x", "--retyr"], "unknown argument '--retyr': did you mean 'retry'?"),
+        (["say", "Hi.", "--sede=3"], "unknown argument '--sede=3': did you mean 'seed'?"),
+        (["say", "Hi.", "--seed", "0", "--seed", "1"], "--seed is given more than once: see bark-beam say --help"),
+        (["voices", "list", "--chekpoint", "x"], "unknown argument '--chekpoint': did you mean 'checkpoint'?"),
+        (["rnu", "x.yaml"], "unknown command 'rnu': did you mean 'run'?"),
+        (["voices", "lst"], "unknown action 'lst': did you mean 'list'?"),
+        (["export", "x", "--format", "hff"], "unknown format 'hff': did you mean 'hf'?"),
+        (["export", "x", "--format", "csv"], "unknown format 'csv', must be one of hf, ljspeech, nemo, webdataset"),
         (["run", "none.yaml"], "none.yaml: there is no such job file"),
         (["say", "Hi.", "-o", "x.aiff"], "output 'x.aiff' must end with .flac, .wav, .mp3, .opus"),
         (["say", "Hi.", "-o", "no/where/x.wav"], "output 'no/where/x.wav' lies in no folder that is there: make it first"),
@@ -30,6 +38,69 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, message, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"bark-beam: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("run", ["--forse"], "unknown option 'forse': did you mean 'force'?"),
+        ("plan", ["--raet", "2"], "unknown option 'raet': did you mean 'rate'?"),
+        ("plan", ["--slots", "8"], "unknown option 'slots': did you mean 'devices.slots'?"),
+        ("plan", ["--seed", "1", "--seed", "2"], "--seed is given 2 times, takes one value"),
+        ("plan", ["--rate", "1", "--rate", "1"], "--rate is given more than once: see bark-beam plan --help"),
+        ("plan", ["--direct_num_workers", "1", "--direct_num_workers", "2"], "option 'direct_num_workers' has 2 values, takes one"),
+    ],
+)  # fmt: skip
+def test_flags_of_a_job_are_never_dropped(project, capsys, command, flags, message):
+    project.write(a_txt="One.\n")
+    assert project.run(*flags, command=command) == 2
+    assert capsys.readouterr().err == f"bark-beam: {message}\n"
+
+
+def test_a_mistyped_key_of_the_file_names_the_one_that_begins_so(project, capsys):
+    assert project.run(command="plan", sampling={"semantic": {"temp": 1}}) == 2
+    assert (
+        "unknown key 'sampling.semantic.temp': did you mean 'sampling.semantic.temperature' or"
+        in capsys.readouterr().err
+    )
+    assert project.run(command="plan", slots=8) == 2
+    assert "unknown option 'slots': did you mean 'devices.slots'?" in capsys.readouterr().err
+
+
+def test_several_inputs_are_read_together(project, capsys):
+    project.write(a_txt="One.\n", b_txt="Two.\n", c_txt="Three.\n")
+    place = project.folder / "in"
+    assert project.run("--input", f"{place}/a.txt", f"--input={place}/c.txt", command="plan") == 0
+    assert "records     2," in capsys.readouterr().out
+
+
+def started(
+    arguments: list[str], environment: dict[str, str], stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess:
+    """`bark-beam` in a process of its own."""
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=os.environ | environment)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_no_error(checkpoint, unbuffered):
+    """As in `bark-beam voices | head -0`, whenever the lines are written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["voices", "list", "--checkpoint", checkpoint]
+    done = started(arguments, {"PYTHONUNBUFFERED": unbuffered}, writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1 if unbuffered else 0, b"")
+
+
+def test_an_encoding_that_lacks_a_sign_shows_its_number(project):
+    project.write(a_jsonl=[{"id": "é♪", "text": "..."}])
+    assert project.run() == 3
+    ascii_locale = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    for environment in ({"PYTHONIOENCODING": "ascii"}, ascii_locale):
+        done = started(["failed", str(project.output)], environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b'{"id": "\\xe9\\u266a"')
 
 
 def test_debug_shows_the_traceback(capsys):
