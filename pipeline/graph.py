@@ -31,7 +31,7 @@ def build_graph(pipeline: beam.Pipeline, job: Job, plan: Plan) -> PCollection:
         | "ListShards" >> beam.Create(list(plan.shards))
         | "SpreadShards" >> beam.Reshuffle()
         | "ReadShards" >> beam.ParDo(ReadShards(job))
-        | "PrepareRecords" >> beam.ParDo(PrepareRecords(job, plan.buckets))
+        | "PrepareRecords" >> beam.ParDo(PrepareRecords(job, plan))
     )
     earlier = (
         pipeline
@@ -45,7 +45,7 @@ def build_graph(pipeline: beam.Pipeline, job: Job, plan: Plan) -> PCollection:
         | "GroupByBucket" >> beam.CoGroupByKey()
         | "DealUnits" >> beam.ParDo(DealUnits(job.output, plan))
         | "SpreadUnits" >> beam.Reshuffle()
-        | "RequestUnits" >> beam.ParDo(RequestUnits(job))
+        | "RequestUnits" >> beam.ParDo(RequestUnits(job, plan))
         | "Synthesize" >> RunInference(model_handler(job, plan))
         | "CommitUnits" >> beam.ParDo(CommitUnits(job, plan))
     )

@@ -4,13 +4,11 @@ Runs in the launcher: reads text and JSON only, never a weight; imports neither 
 """
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import yaml
 
@@ -25,15 +23,15 @@ from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
 from pipeline.model import open_checkpoint, random_weights_note
 from pipeline.outputs.metrics import Metrics, add_metrics
+from pipeline.places import check_output, with_absolute_paths
 from pipeline.plan import Plan, identity, next_plan, write_plan
-from pipeline.prepare import Preparer
+from pipeline.prepare import Preparer, store_voice
 from pipeline.progress import Tally
 from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
 from pipeline.status import has_missing_units
 from pipeline.store import Store, StoreError, open_store
-from pipeline.store.filesystems import is_local
 from pipeline.supervisor import TooManyFailed, supervise
 from pipeline.units import Ready
 
@@ -59,9 +57,10 @@ def check(
 
     `shards` are listed unless given.
     """
+    job = with_absolute_paths(job)
     preparer = Preparer(job)
-    voice = preparer.job_voice()
     try:
+        voice = preparer.job_voice()
         found = list_input(job) if shards is None else tuple(shards)
         check_output(job, found)
         store = open_store(job.output)
@@ -85,39 +84,6 @@ def tell_of_random_weights(checkpoint: str) -> None:
         print(note, file=sys.stderr)
 
 
-def check_output(job: Job, shards: Sequence[Shard]) -> None:
-    """UsageError for an output that is its own input, lies in it, or cannot be written."""
-    output = _normal(job.output)
-    for place in (*map(_normal, job.input), *(_normal(shard.uri) for shard in shards)):
-        if place == output:
-            raise UsageError(f"output {job.output!r} is the input, too: choose another output")
-    for pattern in map(_normal, job.input):
-        folder = pattern.partition("/**")[0]
-        reaches_down = folder != pattern or not any(sign in pattern for sign in "*?[")
-        if reaches_down and f"{output}/".startswith(f"{folder}/"):
-            raise UsageError(f"output {job.output!r} lies inside the input {pattern!r}: choose another output")
-    for shard in shards:
-        if _normal(shard.uri).startswith(f"{output}/"):
-            raise UsageError(f"input {shard.uri!r} lies inside the output {job.output!r}: choose another output")
-    if is_local(job.output):
-        _check_writable(Path(output))
-
-
-def _normal(place: str) -> str:
-    """A path or URI in one form, links resolved, so that two names of one place are equal."""
-    if is_local(place):
-        return os.path.realpath(os.path.expanduser(place.removeprefix("file://")))
-    return place.rstrip("/")
-
-
-def _check_writable(output: Path) -> None:
-    existing = next(folder for folder in (output, *output.parents) if folder.exists())
-    if not existing.is_dir():
-        raise UsageError(f"output {str(output)!r} lies in {str(existing)!r}, which is a file: choose another output")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"output {str(output)!r} is not writable: choose another output, or change its permissions")
-
-
 def stored_job(job: Job) -> bytes:
     """The merged job file as it is kept with the run. Its output is where it lies; Beam options may hold secrets."""
     mapping = to_mapping(job)
@@ -139,6 +105,7 @@ def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> i
     try:
         if checked.is_new:
             write_plan(store, plan)
+        store_voice(store, job, checked.preparer.job_voice())
         store.put(JOB_FILE, stored_job(job))
     except StoreError as error:
         raise UsageError(str(error)) from error

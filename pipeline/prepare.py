@@ -1,33 +1,51 @@
 """Record -> what can be synthesised: its chunks, its voice found, its fingerprint; or the reason why not."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from bark_model.outcomes import Request
 from bark_model.text import load_tokenizer
-from bark_model.voices import Voice, VoiceError, load_voice
+from bark_model.voices import MAX_VOICE_BYTES, Voice, VoiceError, load_voice, voice_npz
 from pipeline.chunking import HARD_CAP_TOKENS, chunk, estimate_seconds
 from pipeline.errors import UsageError, excerpt
 from pipeline.inputs import Found
 from pipeline.job import NO_VOICE, STAGES, Job
 from pipeline.model import open_checkpoint
 from pipeline.outputs.tokens import TokenRow
-from pipeline.plan import digest
+from pipeline.plan import Plan, digest
 from pipeline.records import Chunk, FailedRecord, Record
 from pipeline.sources import Shard
+from pipeline.sources.shards import one_line
 from pipeline.sources.tokens import StoredRecord
+from pipeline.store import Corrupt, Store, StoreError
+from pipeline.store.filesystems import filesystem
 from pipeline.units import Ready
 
 _PRESET = re.compile(r"[\w-]+(/[\w-]+)*")
 _BYTES_PER_AUDIO_S = 32_000  # of a WAV or FLAC file at 24 kHz, between the two
 
 
-class Preparer:
-    """Holds what preparing needs of a job: tokenizer, limits and voices. No weights, no jax."""
+def read_voice(uri: str) -> bytes:
+    """The bytes of an `.npz` at a path or URI, no more than a voice may have; OSError for whatever goes wrong."""
+    fs, path = filesystem(uri)
+    try:
+        with fs.open(path, "rb") as file:
+            return file.read(MAX_VOICE_BYTES + 1)
+    except StoreError:
+        raise
+    except Exception as error:  # every file system raises its own
+        raise OSError(one_line(error)) from error
 
-    def __init__(self, job: Job):
-        self._job = job
+
+class Preparer:
+    """Holds what preparing needs of a job: tokenizer, limits and voices. No weights, no jax.
+
+    `read_voice` gives the bytes of the job's own `.npz`.
+    """
+
+    def __init__(self, job: Job, read_voice: Callable[[str], bytes] = read_voice):
+        self._job, self._read_voice = job, read_voice
         checkpoint = open_checkpoint(job.checkpoint)
         self._folder, self.config = checkpoint.folder, checkpoint.config
         self._tokenizer = load_tokenizer(self._folder)
@@ -62,7 +80,7 @@ class Preparer:
         return STAGES.index(self._job.stages.from_) < STAGES.index("fine")
 
     def _load_voice(self, name: str) -> Voice | None:
-        return None if name == NO_VOICE else load_voice(name, self._folder, self.config.generation)
+        return None if name == NO_VOICE else load_voice(name, self._folder, self.config.generation, self._read_voice)
 
     def prepare(self, found: Found) -> Ready | FailedRecord:
         """The record with its chunks, estimate and fingerprint, or the failure of its text or voice."""
@@ -133,6 +151,39 @@ class Preparer:
         return self._tokenizer.encode(text, add_special_tokens=False).offsets
 
 
+def voice_path(sha256: str) -> str:
+    """Where the output keeps the job's own `.npz`, by the digest of its tokens."""
+    return f"_run/voices/{sha256}.npz"
+
+
+def store_voice(store: Store, job: Job, voice: Voice | None) -> None:
+    """Puts the job's own `.npz` into the output, where every worker can read it."""
+    if voice is not None and voice.name == job.voice and voice.name.endswith(".npz"):
+        path = voice_path(voice.sha256)
+        if store.size(path) is None:
+            store.create(path, voice_npz(voice))
+
+
+def worker_preparer(job: Job, plan: Plan, store: Store) -> Preparer:
+    """What prepares records on a worker, which sees no file of the launcher: its `.npz` is the output's copy.
+
+    Corrupt when the job's voice is not the planned one.
+    """
+    planned = plan.identity["voice"]
+    preparer = Preparer(job, lambda _: store.read(voice_path(planned)))
+    try:
+        voice = preparer.job_voice()
+    except VoiceError as error:
+        raise Corrupt(f"{store.uri}: the job's voice cannot be read: {error}: run again into a new output") from error
+    found = voice and voice.sha256
+    if found != planned:
+        raise Corrupt(
+            f"{store.uri}: the job's voice has sha256 {excerpt(found)}, the run was planned with {excerpt(planned)}: "
+            "use the same checkpoint on every worker"
+        )
+    return preparer
+
+
 _NOTHING = (TokenRow(id="", record_id=""),)
 
 
@@ -152,7 +203,7 @@ def record_fingerprint(record: Record, voice: Voice | None, stored: Sequence[Tok
         [None if array is None else array.tobytes().hex() for array in (row.semantic, row.coarse, row.fine)]
         for row in stored
     ]
-    return digest([*own, voice and [voice.name, voice.sha256], *tokens])
+    return digest([*own, voice and voice.sha256, *tokens])
 
 
 def _failure(record: Record, stage: str, error: str, message: str) -> FailedRecord:

@@ -16,7 +16,7 @@ from pipeline.job import Job
 from pipeline.model import open_checkpoint
 from pipeline.overlap import OverlappedDoFn
 from pipeline.plan import Plan
-from pipeline.prepare import Preparer, chunk_id
+from pipeline.prepare import chunk_id, worker_preparer
 from pipeline.progress import errors_reported, report
 from pipeline.records import FailedRecord
 from pipeline.sources import Shard
@@ -47,17 +47,17 @@ class ReadShards(beam.DoFn):
 class PrepareRecords(beam.DoFn):
     """Record -> (bucket, the record ready to be synthesised or failed)."""
 
-    def __init__(self, job: Job, buckets: int):
-        self._job, self._buckets = job, buckets
+    def __init__(self, job: Job, plan: Plan):
+        self._job, self._plan = job, plan
 
     def setup(self):
         with errors_reported():
-            self._preparer = Preparer(self._job)
+            self._preparer = worker_preparer(self._job, self._plan, open_store(self._job.output))
 
     def process(self, item: Found | FailedRecord) -> Iterator[tuple[int, Ready | FailedRecord]]:
         prepared = item if isinstance(item, FailedRecord) else self._preparer.prepare(item)
         count("records_ready" if isinstance(prepared, Ready) else "records_refused")
-        yield bucket_of(prepared.id, self._buckets), prepared
+        yield bucket_of(prepared.id, self._plan.buckets), prepared
 
 
 class ReadCommits(beam.DoFn):
@@ -117,14 +117,14 @@ class RequestUnits(OverlappedDoFn):
     """Unit -> the unit with a request for each chunk, unless it has a commit already. The next unit is made ready
     while the model works on this one."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, plan: Plan):
+        self._job, self._plan = job, plan
 
     def setup(self):
         super().setup()
         with errors_reported():
             self._store = open_store(self._job.output)
-            self._preparer = Preparer(self._job)
+            self._preparer = worker_preparer(self._job, self._plan, self._store)
 
     def work(self, unit: Unit) -> UnitRequests | None:
         with errors_reported():
@@ -172,7 +172,7 @@ class CommitUnits(OverlappedDoFn):
         super().setup()
         with errors_reported():
             self._store = open_store(self._job.output)
-            self._preparer = Preparer(self._job)
+            self._preparer = worker_preparer(self._job, self._plan, self._store)
         self._made = Made(
             job=self._job,
             model_sha256=self._plan.identity["checkpoint"],

@@ -1,14 +1,20 @@
 """Rows of the catalogue of faults that only a whole job can meet; docs/reliability.md maps every row to its tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from bark_model.random_checkpoint import write_random
+from bark_model.voices import voice_npz
 from pipeline.cli import main
+from pipeline.job import Job
+from pipeline.prepare import Preparer
 from pipeline.verify import verify
 
 from . import fakes
@@ -151,6 +157,29 @@ def test_row_27_the_surroundings_change_nothing(project: Project, tmp_path: Path
     assert child.returncode == 0, said
     assert project.tree() == expected
     assert list(elsewhere.iterdir()) == []
+
+
+def test_row_27_relative_paths_of_a_run_are_not_those_of_a_later_working_directory(
+    project: Project, checkpoint: str, tmp_path: Path, monkeypatch, capsys
+):
+    """Elsewhere, the same relative names belong to another checkpoint and another voice."""
+    project.write(a_jsonl=[{"id": "good", "text": "Fine."}, {"id": "bad", "text": "POISON"}])
+    shutil.copytree(checkpoint, tmp_path / "model")
+    elsewhere = tmp_path / "elsewhere"
+    write_random(elsewhere / "model", seed=1)
+    preset = Preparer(Job(input=("a",), output="b", checkpoint=checkpoint, voice="random_0")).job_voice()
+    (tmp_path / "v.npz").write_bytes(voice_npz(preset))
+    monkeypatch.chdir(tmp_path)
+    assert project.run(input="in/*", checkpoint="model", voice="v.npz", devices={"compilation_cache": "cache"}) == 3
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(fakes, "misbehave", lambda text, slots: None)
+    assert main(["failed", str(project.output), "--retry"]) == 0
+    assert {(row.model, row.voice) for row in project.rows().values()} == {
+        (str(tmp_path / "model"), str(tmp_path / "v.npz"))
+    }
+    stored = yaml.safe_load(project.store.read("_run/job.yaml"))
+    assert stored["input"] == [f"{tmp_path}/in/*"]
+    assert stored["devices"]["compilation_cache"] == f"{tmp_path}/cache"
 
 
 def test_row_28_secrets_and_long_texts_stay_out_of_the_output(project: Project, monkeypatch, capfd):

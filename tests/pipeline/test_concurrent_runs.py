@@ -187,7 +187,7 @@ def attempt_unit(given: bytes) -> str:
     """One attempt at a unit from its request to its commit, in a process of its own."""
     sys.modules["bark_model.bark"] = fakes
     job, plan, unit = pickle.loads(given)
-    request, commit = RequestUnits(job), CommitUnits(job, plan)
+    request, commit = RequestUnits(job, plan), CommitUnits(job, plan)
     request.setup(), commit.setup()
     handler = model_handler(job, plan)
     model = handler.load_model()

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bark_model.voices import voice_npz
 from pipeline import launch
 from pipeline.cli import main
 from pipeline.graph import build_graph
+from pipeline.job import Job
 from pipeline.jobfile import load
+from pipeline.records import Record
 
 from . import fakes
 
@@ -215,6 +218,22 @@ def test_voices_of_the_job_and_of_records(project, capsys):
     assert project.run(voice="randam_0", output=str(project.folder / "none")) == 2
     assert capsys.readouterr().err == "bark-beam: UnknownVoice 'randam_0': near: random_0, random_1\n"
     assert not (project.folder / "none").exists()
+
+
+def test_an_npz_in_two_spellings_is_one_voice_and_needs_its_file_at_the_start_only(project, checkpoint, monkeypatch):
+    project.write(a_txt="One.\nTwo.\n")
+    path, preset = project.folder / "v.npz", launch.Preparer(Job(input=("a",), output="b", checkpoint=checkpoint))
+    path.write_bytes(voice_npz(preset.voice(Record(id="", text="", source="", line=1, voice="random_0"))))
+    monkeypatch.chdir(project.folder)
+    assert project.run("--voice", "v.npz", command="plan") == 0  # writes the job file
+    checked = launch.check(load("job.yaml", ["--voice", "v.npz"])[0])
+    path.rename("moved.npz")
+    assert launch.launch(checked, []) == 0
+    assert {row.voice for row in project.rows().values()} == {str(path)}
+    project.synthesised()
+    project.write(b_txt="Three.\n")
+    assert project.run("--voice", "./in/../moved.npz") == 0
+    assert project.synthesised() == ["b.txt:1/0"]
 
 
 def test_a_records_voice_opens_no_file(project):

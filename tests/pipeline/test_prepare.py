@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import fsspec
 import pytest
 
-from bark_model.voices import VoiceError
+from bark_model.voices import Voice, VoiceError, voice_npz
 from pipeline.job import Chunking, Job
-from pipeline.prepare import Preparer
+from pipeline.plan import Plan, identity
+from pipeline.prepare import Preparer, store_voice, voice_path, worker_preparer
 from pipeline.records import FailedRecord, Record
+from pipeline.store import Corrupt, LocalStore
 from pipeline.units import Ready
 
 RECORD = Record(id="x", text="Hello there. How are you today? I am fine.", source="a.txt", line=1)
@@ -72,3 +75,53 @@ def test_nothing_to_speak_fails_the_record(checkpoint):
 def test_the_jobs_voice_must_be_there(checkpoint):
     with pytest.raises(VoiceError, match="UnknownVoice 'random_7': near: random_1, random_0"):
         preparer(checkpoint, voice="random_7").job_voice()
+
+
+@pytest.fixture
+def npz(checkpoint, tmp_path) -> str:
+    """The path of a voice that is a preset of the checkpoint, too."""
+    path = tmp_path / "v.npz"
+    path.write_bytes(
+        voice_npz(Preparer(Job(input=("a",), output="b", checkpoint=checkpoint, voice="random_0")).job_voice())
+    )
+    return str(path)
+
+
+def test_a_voice_is_read_from_any_uri(checkpoint, npz):
+    with open(npz, "rb") as file, fsspec.open("memory://voices/v.npz", "wb") as copy:
+        copy.write(file.read())
+    preset = preparer(checkpoint, voice="random_0").job_voice()
+    for uri in (npz, f"file://{npz}", "memory://voices/v.npz"):
+        found = preparer(checkpoint, voice=uri).job_voice()
+        assert (found.name, found.sha256) == (uri, preset.sha256)
+    with pytest.raises(VoiceError, match=r"^BadVoice 'memory://none\.npz': cannot be read: "):
+        preparer(checkpoint, voice="memory://none.npz").job_voice()
+
+
+def test_the_spelling_of_a_voice_is_not_in_the_fingerprint(checkpoint, npz):
+    spelt = {fingerprint(preparer(checkpoint, voice=voice)) for voice in (npz, f"file://{npz}", "random_0")}
+    assert len(spelt) == 1
+
+
+def test_workers_read_the_jobs_voice_from_the_output_and_refuse_another(checkpoint, npz, tmp_path):
+    job = Job(input=("a",), output=str(tmp_path / "out"), checkpoint=checkpoint, voice=npz)
+    store, voice = LocalStore(job.output), Preparer(job).job_voice()
+    facts = identity(job, checkpoint_sha256="", voice_sha256=voice.sha256)
+    plan = Plan(generation=0, fingerprint="", identity=facts, shards=(), buckets=1, unit_audio_s=1)
+    store_voice(store, job, voice)
+    store_voice(store, job, voice)
+    (tmp_path / "v.npz").unlink()
+    found = worker_preparer(job, plan, store).voice(RECORD)
+    assert (found.name, found.sha256) == (npz, voice.sha256)
+    kept = tmp_path / "out" / voice_path(voice.sha256)
+    other = Voice(name="x", semantic=voice.semantic[1:], coarse=voice.coarse, fine=voice.fine)
+    for data, message in [(voice_npz(other), "the run was planned with"), (b"torn", "cannot be read: BadVoice")]:
+        kept.write_bytes(data)
+        with pytest.raises(Corrupt, match=message):
+            worker_preparer(job, plan, store)
+
+
+def test_a_preset_is_not_copied(checkpoint, tmp_path):
+    job = Job(input=("a",), output=str(tmp_path / "out"), checkpoint=checkpoint, voice="random_0")
+    store_voice(LocalStore(job.output), job, Preparer(job).job_voice())
+    assert not (tmp_path / "out").exists()
