@@ -1,5 +1,6 @@
 """How far a run is, read from its output alone: the plan, the bucket records, the commits. From any machine."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from pipeline.commit import UnitCommit, commit_path, read_commit
 from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST, load_manifest
 from pipeline.plan import Plan, commits_of, latest_plan
-from pipeline.store import Store
+from pipeline.store import Store, StoreError, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,18 @@ def planned(store: Store) -> Plan:
     if plan is None:
         raise UsageError(f"{store.uri} holds no run: check the path")
     return plan
+
+
+@contextlib.contextmanager
+def open_run(uri: str) -> Iterator[tuple[Store, Plan]]:
+    """The store of an output and its newest plan; UsageError when there is none, or none that can be read."""
+    with contextlib.ExitStack() as opened:
+        try:
+            store = opened.enter_context(open_store(uri))
+            plan = planned(store)
+        except StoreError as error:
+            raise UsageError(str(error)) from error
+        yield store, plan
 
 
 def is_finished(store: Store, plan: Plan) -> bool:

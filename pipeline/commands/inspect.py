@@ -3,15 +3,14 @@
 from argparse import Namespace
 
 from pipeline.display import duration
-from pipeline.status import Status, read_status
-from pipeline.store import open_store
+from pipeline.status import Status, open_run, read_status
 
 DAMAGED = 1
 
 
 def status(options: Namespace, flags: list[str]) -> int:
     """Prints how far the run is."""
-    with open_store(options.output) as store:
+    with open_run(options.output) as (store, _):
         for line in _status_lines(read_status(store)):
             print(line)
     return 0
@@ -33,7 +32,7 @@ def verify(options: Namespace, flags: list[str]) -> int:
     """Reads every byte of a finished output; 1 when something is damaged."""
     from pipeline.verify import verify as check
 
-    with open_store(options.output) as store:
+    with open_run(options.output) as (store, _):
         report = check(store)
     for problem in report.problems:
         print(problem)

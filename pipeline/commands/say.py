@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from bark_model.outcomes import Failure
+from pipeline.commands.target import target_file
 from pipeline.display import duration
 from pipeline.errors import PipelineError, UsageError
 from pipeline.job import Job
@@ -19,7 +20,7 @@ MOST_SLOTS = 8
 
 def say(options: Namespace, flags: list[str]) -> int:
     """Speaks the text with a model loaded for it alone."""
-    job = _job(options)
+    job, target = _job(options), target_file(options.output)
     preparer = Preparer(job)
     preparer.job_voice()
     ready = preparer.prepare(Record(id="say", text=options.text, source="command line", line=1))
@@ -38,7 +39,7 @@ def say(options: Namespace, flags: list[str]) -> int:
         waveforms.append(outcome.audio)
     joined = join_chunks(waveforms, silence_s=job.chunk.silence_s, sample_rate=preparer.sample_rate)
     sound = encode(pcm16(joined), sample_rate=preparer.sample_rate, audio_format=job.audio.format)
-    Path(options.output).write_bytes(sound.data)
+    target.write_bytes(sound.data)
     print(f"{options.output}: {duration(sound.num_samples / preparer.sample_rate)} of audio")
     return 0
 
@@ -48,8 +49,6 @@ def _job(options: Namespace) -> Job:
     suffix = Path(options.output).suffix.lstrip(".").lower()
     if suffix not in CONTAINERS:
         raise UsageError(f"output {options.output!r} must end with {', '.join(f'.{name}' for name in CONTAINERS)}")
-    if not Path(options.output).absolute().parent.is_dir():
-        raise UsageError(f"output {options.output!r} lies in no folder that is there: make it first")
     return build(
         {
             "input": "command line",

@@ -3,13 +3,14 @@
 from argparse import Namespace
 from pathlib import Path
 
-from bark_model.voices import list_presets, make_voice, read_voice_npz, voice_npz
+from bark_model.voices import MAX_VOICE_BYTES, list_presets, make_voice, read_voice_npz, voice_npz
+from pipeline.commands.target import target_file
 from pipeline.errors import UsageError, excerpt
 from pipeline.manifest import load_manifest, read_shard_commit
 from pipeline.model import open_checkpoint
 from pipeline.outputs.tokens import TokenRow, read_tokens
-from pipeline.status import planned
-from pipeline.store import Store, open_store
+from pipeline.status import open_run
+from pipeline.store import Store
 
 
 def voices(options: Namespace, flags: list[str]) -> int:
@@ -28,23 +29,25 @@ def _check(options: Namespace) -> int:
     file = Path(options.file)
     if not file.is_file():
         raise UsageError(f"{options.file}: there is no such file")
-    voice = read_voice_npz(options.file, file.read_bytes(), open_checkpoint(options.checkpoint).config.generation)
+    with file.open("rb") as opened:
+        data = opened.read(MAX_VOICE_BYTES + 1)
+    voice = read_voice_npz(options.file, data, open_checkpoint(options.checkpoint).config.generation)
     print(f"{options.file} is a voice: {voice.semantic.size} semantic tokens, {voice.fine.shape[1]} frames")
     return 0
 
 
 def _take(options: Namespace) -> int:
-    with open_store(options.output) as store:
+    target = target_file(options.voice_file)
+    with open_run(options.output) as (store, plan):
         row = _find(store, options.id)
-        checkpoint = planned(store).identity["checkpoint"]
     if row.semantic is None or row.coarse is None or row.fine is None:
         raise UsageError(f"{excerpt(options.id)} has no fine tokens: a voice needs a run with stages.to fine or audio")
     arrays = {"semantic_prompt": row.semantic, "coarse_prompt": row.coarse, "fine_prompt": row.fine}
     known = open_checkpoint(row.model or "demo")
-    if known.sha256 != checkpoint:
+    if known.sha256 != plan.identity["checkpoint"]:
         raise UsageError(f"checkpoint {row.model!r} is no longer the one that made {excerpt(options.id)}")
     voice = make_voice(options.id, arrays, known.config.generation)
-    Path(options.voice_file).write_bytes(voice_npz(voice))
+    target.write_bytes(voice_npz(voice))
     print(f"{options.voice_file}: use it as --voice {options.voice_file}")
     return 0
 

@@ -20,7 +20,9 @@ class Denied(StoreError):
 
 
 class NoCredentials(Denied):
-    """There is nobody to sign in as."""
+    """There is nobody to sign in as: noticed before anything starts."""
+
+    exit_code = 2
 
 
 class Conflict(StoreError):

@@ -199,16 +199,16 @@ def without_login(folder: Path) -> dict[str, str]:
     return kept | {"HOME": str(folder), "GCE_METADATA_HOST": nobody, "GCE_METADATA_IP": nobody}
 
 
-@pytest.mark.parametrize(("command", "code"), [("run", 2), ("status", 1)])
-def test_without_credentials_a_command_says_so_in_one_line(spawning: Project, tmp_path: Path, command: str, code: int):
+@pytest.mark.parametrize("command", ["run", "status", "failed", "verify"])
+def test_without_credentials_a_command_says_so_in_one_line(spawning: Project, tmp_path: Path, command: str):
     spawning.write(a_txt="One.\n")
     assert spawning.run(command="plan") == 0  # writes the job file
     output = "gs://some-bucket/out"
-    arguments = [output] if command == "status" else [str(spawning.folder / "job.yaml"), "--output", output]
+    arguments = [str(spawning.folder / "job.yaml"), "--output", output] if command == "run" else [output]
     full = [sys.executable, "-m", "pipeline.cli", command, *arguments]
     done = subprocess.run(full, env=without_login(tmp_path), capture_output=True, text=True, timeout=60)
     expected = "bark-beam: gs:// needs a Google login: run `gcloud auth application-default login`\n"
-    assert (done.returncode, done.stderr) == (code, expected)
+    assert (done.returncode, done.stderr) == (2, expected)
 
 
 @pytest.mark.slow

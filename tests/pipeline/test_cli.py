@@ -29,6 +29,8 @@ from pipeline.cli import main
         (["run", "none.yaml"], "none.yaml: there is no such job file"),
         (["say", "Hi.", "-o", "x.aiff"], "output 'x.aiff' must end with .flac, .wav, .mp3, .opus"),
         (["say", "Hi.", "-o", "no/where/x.wav"], "output 'no/where/x.wav' lies in no folder that is there: make it first"),
+        (["say", "Hi.", "-o", "d.wav"], "output 'd.wav' is a folder: name a file"),
+        (["voices", "from", "x", "id", "-o", "no/v.npz"], "output 'no/v.npz' lies in no folder that is there: make it first"),
         (["say", "Hi.", "--checkpoint", "./none"], "checkpoint './none' is no folder: give 'demo', a folder, gs://... or a hub name such as suno/bark"),
         (["voices", "check", "none.npz"], "none.npz: there is no such file"),
         (["status", "ftp://x/y"], "output 'ftp://x/y' has the scheme 'ftp': use a local folder or gs://bucket/prefix"),
@@ -36,6 +38,7 @@ from pipeline.cli import main
 )  # fmt: skip
 def test_wrong_use_is_one_line_and_exit_2(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "d.wav").mkdir()
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"bark-beam: {message}\n"
 
@@ -103,16 +106,40 @@ def test_an_encoding_that_lacks_a_sign_shows_its_number(project):
         assert done.stdout.startswith(b'{"id": "\\xe9\\u266a"')
 
 
+@pytest.mark.parametrize(
+    "words", ["status OUT", "verify OUT", "failed OUT", "export OUT --format hf", "voices from OUT id"]
+)
+def test_an_output_where_nothing_ran_is_wrong_use(words, capsys, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    assert main([str(nowhere) if word == "OUT" else word for word in words.split()]) == 2
+    assert capsys.readouterr().err == f"bark-beam: {nowhere} holds no run: check the path\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root, whom nothing stops
+    assert main(["say", "Hi.", "-o", str(tmp_path / "x.wav")]) == 2
+    assert "is not writable: choose another place, or change its permissions" in capsys.readouterr().err
+
+
+def test_a_voice_file_is_read_within_its_limit(capsys, tmp_path):
+    file = tmp_path / "large.npz"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 42)  # holes: nothing of it lies on the disk
+    assert main(["voices", "check", str(file)]) == 2
+    assert "more than 67108864 bytes" in capsys.readouterr().err
+
+
 def test_debug_shows_the_traceback(capsys):
     assert main(["run", "none.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_a_bug_is_one_line_too(capsys, monkeypatch):
-    def broken(store):
+    def broken(uri):
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("pipeline.commands.inspect.read_status", broken)
+    monkeypatch.setattr("pipeline.commands.inspect.open_run", broken)
     assert main(["status", "x"]) == 1
     expected = "bark-beam: unexpected ZeroDivisionError: first line: run with --debug for the traceback\n"
     assert capsys.readouterr().err == expected

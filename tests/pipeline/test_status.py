@@ -1,6 +1,7 @@
 """Status: how far a run is, at every stage of it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,8 +9,8 @@ from pipeline.buckets import write_bucket
 from pipeline.errors import UsageError
 from pipeline.manifest import publish
 from pipeline.plan import Plan, write_plan
-from pipeline.status import Status, read_status
-from pipeline.store import LocalStore
+from pipeline.status import Status, open_run, read_status
+from pipeline.store import Denied, LocalStore
 from pipeline.units import Dealt, Unit
 from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished
 
@@ -29,7 +30,7 @@ def test_a_run_from_its_plan_to_its_end(tmp_path: Path):
 
     write_plan(store, plan(0, 2))
     commit(store, UNITS[0][0], [finished("a")])
-    known = {"generation": 0, "finished": False, "done": 1, "failed": 0, "audio_s": 1.25}
+    known: dict[str, Any] = {"generation": 0, "finished": False, "done": 1, "failed": 0, "audio_s": 1.25}
     assert read_status(store) == Status(**known, committed=1, units=None, records=None)
 
     for bucket, names in enumerate(UNITS):
@@ -53,3 +54,12 @@ def test_a_later_generation_counts_what_it_keeps(tmp_path: Path):
     write_bucket(store, 1, 0, Dealt(units=(new,), kept=(UNITS[0][0],), records=2, done=1, removed=0))
     status = read_status(store)
     assert (status.generation, status.committed, status.units, status.done, status.failed) == (1, 0, 1, 1, 0)
+
+
+def test_an_output_that_cannot_be_read_is_wrong_use(tmp_path: Path, monkeypatch):
+    def denied(uri):
+        raise Denied("gs://b/out: access denied (403)")
+
+    monkeypatch.setattr("pipeline.status.open_store", denied)
+    with pytest.raises(UsageError, match=r"access denied \(403\)"), open_run("gs://b/out"):
+        pass
