@@ -11,17 +11,30 @@ from pipeline.manifest import CARD, MANIFEST, Ids, Manifest, ManifestShard, load
 from pipeline.outputs.audio import LOSSLESS, BadAudio, decode, pcm_sha256
 from pipeline.outputs.audio_parquet import read_audio
 from pipeline.outputs.failed import read_failed
+from pipeline.outputs.names import is_ours
 from pipeline.outputs.tokens import TokenRow, by_record, read_tokens
 from pipeline.outputs.unit_files import CommittedFile
 from pipeline.store import Store, StoreError
 
-LISTED_PROBLEMS = 1000
-"""Most problems that a report lists; all are counted."""
+LISTED = 1000
+"""Most problems, and most files of a kind, that a report lists; all are counted."""
+
+
+class Listing(list[str]):
+    """The first of many, and how many there are in all."""
+
+    count = 0
+
+    def add(self, one: str) -> None:
+        self.count += 1
+        if len(self) < LISTED:
+            self.append(one)
 
 
 @dataclass
 class Report:
-    """What verify found. `strays` are files that no manifest names: leftovers of killed or superseded attempts."""
+    """What verify found. `strays` are a run's files that no manifest names, leftovers of killed or superseded
+    attempts; `foreign` are files that no run wrote."""
 
     shards: int = 0
     done: int = 0
@@ -30,18 +43,13 @@ class Report:
     files: int = 0
     bytes: int = 0
     audio_s: float = 0.0
-    problem_count: int = 0
-    problems: list[str] = field(default_factory=list)
-    strays: list[str] = field(default_factory=list)
+    problems: Listing = field(default_factory=Listing)
+    strays: Listing = field(default_factory=Listing)
+    foreign: Listing = field(default_factory=Listing)
 
     @property
     def is_whole(self) -> bool:
-        return self.problem_count == 0
-
-    def add_problem(self, problem: str) -> None:
-        self.problem_count += 1
-        if len(self.problems) < LISTED_PROBLEMS:
-            self.problems.append(problem)
+        return self.problems.count == 0
 
 
 @dataclass
@@ -72,14 +80,15 @@ def verify(store: Store) -> Report:
         report.bytes += sum(file.bytes for file in check.files)
         named.update(file.path for file in check.files)
         for problem in check.problems:
-            report.add_problem(f"unit {shard.unit}: {problem}")
+            report.problems.add(f"unit {shard.unit}: {problem}")
         for record_id in check.ids:
             ids.add(record_id)
     if repeated := ids.repeated():
-        report.add_problem(f"{repeated} ids are in more than one unit")
+        report.problems.add(f"{repeated} ids are in more than one unit")
     _check_totals(manifest, report)
-    listed = (entry.path for entry in store.list())
-    report.strays = [path for path in listed if path not in named and not path.startswith("_run/")]
+    for path in (entry.path for entry in store.list()):
+        if path not in named and not path.startswith("_run/"):
+            (report.strays if is_ours(path) else report.foreign).add(path)
     return report
 
 
@@ -87,9 +96,9 @@ def _check_totals(manifest: Manifest, report: Report) -> None:
     for name in ("done", "failed", "chunks", "bytes"):
         listed, found = getattr(manifest, name), getattr(report, name)
         if listed != found:
-            report.add_problem(f"the manifest says {listed} {name} in all, its units come to {found}")
+            report.problems.add(f"the manifest says {listed} {name} in all, its units come to {found}")
     if manifest.records != manifest.done + manifest.failed:
-        report.add_problem(f"{manifest.records} records are not {manifest.done} done and {manifest.failed} failed")
+        report.problems.add(f"{manifest.records} records are not {manifest.done} done and {manifest.failed} failed")
 
 
 def _check_shard(store: Store, manifest: Manifest, shard: ManifestShard) -> _ShardCheck:

@@ -1,11 +1,13 @@
 """`bark-beam status` and `bark-beam verify`: what an output says of itself."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 
 from pipeline.display import duration
 from pipeline.status import Status, open_run, read_status
 
 DAMAGED = 1
+SHOWN_FILES = 5
 
 
 def status(options: Namespace, flags: list[str]) -> int:
@@ -36,8 +38,16 @@ def verify(options: Namespace, flags: list[str]) -> int:
         report = check(store)
     for problem in report.problems:
         print(problem)
-    for stray in report.strays:
-        print(f"{stray} is in no manifest: left by a superseded attempt, may be removed")
-    verdict = "whole" if report.is_whole else f"{report.problem_count} problems"
+    if report.strays.count:
+        print(f"left by stopped or superseded attempts, may be removed: {_shown(report.strays, report.strays.count)}")
+    if report.foreign.count:
+        print(f"not written by bark-beam: {_shown(report.foreign, report.foreign.count)}")
+    verdict = "whole" if report.is_whole else f"{report.problems.count} problems"
     print(f"{verdict}: {report.done} records done, {report.failed} failed, {report.files} files, {report.bytes} bytes")
     return 0 if report.is_whole else DAMAGED
+
+
+def _shown(first: Sequence[str], count: int) -> str:
+    """`3 files: a, b, c` or `70 files: a, b, c and 67 more`."""
+    more = f" and {count - SHOWN_FILES} more" if count > SHOWN_FILES else ""
+    return f"{count} files: {', '.join(first[:SHOWN_FILES])}{more}"

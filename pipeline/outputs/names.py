@@ -6,6 +6,10 @@ import unicodedata
 from pipeline.records import id_digest
 
 _SLUG_LIMIT = 40
+_OURS = re.compile(
+    r"audio/(\d{6}/)?([a-z0-9-]{1,40}-)?[0-9a-f]{16}-[0-9a-f]{8}\.(flac|wav|mp3|opus)"
+    r"|(tokens|audio)/[0-9a-f]{16}\.parquet|failed/[0-9a-f]{16}\.jsonl"
+)
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 
 
@@ -29,3 +33,8 @@ def audio_file_path(record_id: str, pcm_sha256: str, audio_format: str, folder: 
 def content_path(kind: str, sha256: str, suffix: str) -> str:
     """Where a file that is named by its content lies: `tokens/<16 digits>.parquet`."""
     return f"{kind}/{sha256[:16]}.{suffix}"
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file of an output has a name that only a run gives: no user's own file does."""
+    return _OURS.fullmatch(path) is not None

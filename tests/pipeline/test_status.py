@@ -1,7 +1,6 @@
 """Status: how far a run is, at every stage of it."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ def test_a_run_from_its_plan_to_its_end(tmp_path: Path):
 
     write_plan(store, plan(0, 2))
     commit(store, UNITS[0][0], [finished("a")])
-    known: dict[str, Any] = {"generation": 0, "finished": False, "done": 1, "failed": 0, "audio_s": 1.25}
+    known = {"generation": 0, "finished": False, "done": 1, "failed": 0, "audio_s": 1.25}
     assert read_status(store) == Status(**known, committed=1, units=None, records=None)
 
     for bucket, names in enumerate(UNITS):

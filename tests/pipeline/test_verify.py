@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.commit import carry_unit, commit_path
 from pipeline.manifest import MANIFEST, Manifest, load_manifest, publish, read_shard_commit
 from pipeline.outputs.unit_files import Layout
+from pipeline.plan import Plan, write_plan
 from pipeline.store import LocalStore, NotFound
-from pipeline.verify import LISTED_PROBLEMS, Report, verify
+from pipeline.verify import LISTED, Report, verify
 from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished, small_run
 
 
@@ -159,16 +161,25 @@ def test_other_counts_or_another_job_are_named(store: LocalStore):
     assert any("has the fingerprint 0000000000000000, the manifest f0f0f0f0f0f0f0f0" in p for p in report.problems)
 
 
-def test_files_that_are_not_named_are_told_but_no_problem(store: LocalStore):
+def test_files_that_are_not_named_are_told_but_no_problem(store: LocalStore, capsys):
+    write_plan(store, Plan(generation=0, fingerprint=FINGERPRINT, identity={}, shards=(), buckets=1, unit_audio_s=600))
     small_run(store)
-    store.create("tokens/0123.parquet", b"left by a killed attempt")
+    left = [f"tokens/{n:016x}.parquet" for n in range(7)]
+    for path in (*left, "audio/stray.txt"):
+        store.create(path, b"of somebody")
     report = verify(store)
     assert report.is_whole
-    assert report.strays == ["tokens/0123.parquet"]
+    assert (report.strays, report.foreign) == (left, ["audio/stray.txt"])
+    assert main(["verify", store.uri]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == (
+        f"left by stopped or superseded attempts, may be removed: 7 files: {', '.join(left[:5])} and 2 more"
+    )
+    assert said[1] == "not written by bark-beam: 1 files: audio/stray.txt"
 
 
 def test_very_many_problems_are_counted_and_some_listed():
     report = Report()
-    for n in range(LISTED_PROBLEMS + 10):
-        report.add_problem(f"{n}")
-    assert (report.problem_count, len(report.problems)) == (LISTED_PROBLEMS + 10, LISTED_PROBLEMS)
+    for n in range(LISTED + 10):
+        report.problems.add(f"{n}")
+    assert (report.problems.count, len(report.problems), report.is_whole) == (LISTED + 10, LISTED, False)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.outputs.names import audio_file_path, content_path, safe_name
+from pipeline.outputs.names import audio_file_path, content_path, is_ours, safe_name
 from pipeline.store.base import check_path
 
 ODD = [
@@ -54,3 +54,15 @@ def test_other_ids_get_other_names(one: str, other: str):
 
 def test_content_names():
     assert content_path("tokens", "0123456789abcdef" * 4, "parquet") == "tokens/0123456789abcdef.parquet"
+
+
+@given(st.text(), st.sampled_from(["flac", "wav", "mp3", "opus"]))
+def test_the_names_a_run_gives_are_known(record_id: str, audio_format: str):
+    assert is_ours(audio_file_path(record_id, "ab" * 32, audio_format))
+
+
+@pytest.mark.parametrize("path", ["audio/stray.txt", "notes.md", "audio/song.flac", "tokens/mine.parquet", "x/{}"])
+def test_a_users_file_is_none_of_a_run(path: str):
+    ours = content_path("failed", "0" * 64, "jsonl")
+    assert is_ours(ours)
+    assert not is_ours(path.format(ours))
