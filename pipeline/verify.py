@@ -23,10 +23,10 @@ LISTED = 1000
 class Listing(list[str]):
     """The first of many, and how many there are in all."""
 
-    count = 0
+    total = 0
 
     def add(self, one: str) -> None:
-        self.count += 1
+        self.total += 1
         if len(self) < LISTED:
             self.append(one)
 
@@ -49,7 +49,7 @@ class Report:
 
     @property
     def is_whole(self) -> bool:
-        return self.problems.count == 0
+        return self.problems.total == 0
 
 
 @dataclass

@@ -38,11 +38,11 @@ def verify(options: Namespace, flags: list[str]) -> int:
         report = check(store)
     for problem in report.problems:
         print(problem)
-    if report.strays.count:
-        print(f"left by stopped or superseded attempts, may be removed: {_shown(report.strays, report.strays.count)}")
-    if report.foreign.count:
-        print(f"not written by bark-beam: {_shown(report.foreign, report.foreign.count)}")
-    verdict = "whole" if report.is_whole else f"{report.problems.count} problems"
+    if report.strays.total:
+        print(f"left by stopped or superseded attempts, may be removed: {_shown(report.strays, report.strays.total)}")
+    if report.foreign.total:
+        print(f"not written by bark-beam: {_shown(report.foreign, report.foreign.total)}")
+    verdict = "whole" if report.is_whole else f"{report.problems.total} problems"
     print(f"{verdict}: {report.done} records done, {report.failed} failed, {report.files} files, {report.bytes} bytes")
     return 0 if report.is_whole else DAMAGED
 

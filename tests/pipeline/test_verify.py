@@ -182,4 +182,4 @@ def test_very_many_problems_are_counted_and_some_listed():
     report = Report()
     for n in range(LISTED + 10):
         report.problems.add(f"{n}")
-    assert (report.problems.count, len(report.problems), report.is_whole) == (LISTED + 10, LISTED, False)
+    assert (report.problems.total, len(report.problems), report.is_whole) == (LISTED + 10, LISTED, False)
