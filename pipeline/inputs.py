@@ -11,6 +11,7 @@ from pipeline.records import FailedRecord, Record
 from pipeline.sources import Shard, list_shards, read_shard
 from pipeline.sources.audio import list_audio_shards
 from pipeline.sources.tokens import StoredRecord, TokenLimits, list_token_shards, read_tokens
+from pipeline.store.filesystems import is_local
 
 Found: TypeAlias = Record | StoredRecord | Shard
 """A record as it was found: its text, its stored tokens, or the file that holds its audio."""
@@ -49,6 +50,24 @@ def token_limits(config: BarkConfig) -> TokenLimits:
         max_semantic_tokens=longest,
         max_frames=int(longest * g.coarse_per_semantic / g.n_coarse_codebooks),
     )
+
+
+def no_record(job: Job) -> UsageError:
+    """What to say of an input whose files are there but hold nothing."""
+    return UsageError(f"input {excerpt(', '.join(job.input), 200)} holds no record: are these the right files?")
+
+
+def check_holds_records(job: Job, config: BarkConfig, shards: tuple[Shard, ...]) -> None:
+    """UsageError when there is no record, looking no further than the first.
+
+    Remote Parquet is taken to hold one: reading any of it means copying the file.
+    """
+    for shard in shards:
+        if shard.name.lower().endswith(".parquet") and not is_local(shard.uri):
+            return
+        if next(read_input(job, config, shard), None) is not None:
+            return
+    raise no_record(job)
 
 
 def check_model(job: Job, config: BarkConfig, shards: tuple[Shard, ...], sha256: str) -> None:

@@ -17,7 +17,7 @@ from pipeline.commit import read_commit
 from pipeline.devices import slot_steps
 from pipeline.display import describe_usage, duration
 from pipeline.errors import UsageError
-from pipeline.inputs import check_model, list_input, read_input
+from pipeline.inputs import Found, check_holds_records, check_model, list_input, no_record, read_input
 from pipeline.job import Job
 from pipeline.jobfile import to_mapping
 from pipeline.manifest import Manifest, publish
@@ -30,6 +30,7 @@ from pipeline.progress import Tally
 from pipeline.records import FailedRecord
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
+from pipeline.sources.audio import read_audio
 from pipeline.status import has_missing_units
 from pipeline.store import Store, StoreError, open_store
 from pipeline.supervisor import TooManyFailed, supervise
@@ -92,15 +93,24 @@ def stored_job(job: Job) -> bytes:
 
 
 def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
-    """Every record of the input, prepared here and now: what workers do, for `plan`."""
+    """Every record of the input, prepared here and now, audio files opened: what workers do, for `plan`."""
     for shard in checked.plan.shards:
         for item in read_input(checked.job, checked.preparer.config, shard):
-            yield item if isinstance(item, FailedRecord) else checked.preparer.prepare(item)
+            yield item if isinstance(item, FailedRecord) else _prepared(checked.preparer, item)
+
+
+def _prepared(preparer: Preparer, found: Found) -> Ready | FailedRecord:
+    if isinstance(found, Shard):
+        opened = read_audio(found, preparer.sample_rate)
+        if isinstance(opened, FailedRecord):
+            return opened
+    return preparer.prepare(found)
 
 
 def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> int:
     """Freezes the plan, runs the graph for the units that have no commit, publishes the manifest; the exit code."""
     job, plan, store = checked.job, checked.plan, checked.store
+    check_holds_records(job, checked.preparer.config, plan.shards)
     tell_of_random_weights(job.checkpoint)
     try:
         if checked.is_new:
@@ -155,10 +165,15 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
 
 
 def finish(store: Store, job: Job, plan: Plan) -> Manifest:
-    """Writes the manifest from the bucket records and the commits they name. TooManyFailed above `max_failed`."""
+    """Writes the manifest from the bucket records and the commits they name.
+
+    TooManyFailed above `max_failed`; UsageError when no record came in.
+    """
     buckets = list(read_buckets(store, plan.generation, plan.buckets))
     units = [name for bucket in buckets for name in bucket.units]
     records = sum(bucket.records for bucket in buckets)
+    if records == 0:
+        raise no_record(job)
     failed = sum(len(commit.failed) for commit in store.each(lambda name: read_commit(store, name), units))
     if failed > job.allowed_failures(records):
         raise TooManyFailed(failed, records, job.max_failed)

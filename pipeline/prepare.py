@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import cast
 
 from bark_model.outcomes import Request
 from bark_model.text import load_tokenizer
@@ -31,7 +32,7 @@ def read_voice(uri: str) -> bytes:
     fs, path = filesystem(uri)
     try:
         with fs.open(path, "rb") as file:
-            return file.read(MAX_VOICE_BYTES + 1)
+            return cast(bytes, file.read(MAX_VOICE_BYTES + 1))
     except StoreError:
         raise
     except Exception as error:  # every file system raises its own

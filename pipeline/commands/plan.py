@@ -7,6 +7,8 @@ from pipeline.commit import read_commit
 from pipeline.display import duration
 from pipeline.errors import UsageError
 from pipeline.estimate import Estimate, estimate, price_lines, result_key
+from pipeline.inputs import no_record
+from pipeline.job import Job
 from pipeline.jobfile import load
 from pipeline.launch import Checked, check, prepared_input, tell_of_random_weights
 from pipeline.outputs.metrics import read_metrics
@@ -16,7 +18,7 @@ from pipeline.units import Ready
 
 
 def plan(options: Namespace, flags: list[str]) -> int:
-    """Prints what the job would do; 2 when not one record could be synthesised."""
+    """Prints what the job would do; 2 when not one record could be synthesised, or more will fail than may."""
     for name in ("rate", "price"):
         if (value := getattr(options, name)) is not None and not 0 < value < 1e9:
             raise UsageError(f"--{name} is {value:g}, must be more than 0")
@@ -27,9 +29,21 @@ def plan(options: Namespace, flags: list[str]) -> int:
     rate = options.rate or _measured_rate(checked)
     for line in (*_describe(checked, total), *price_lines(total.left_s, rate, options.price)):
         print(line)
+    _refuse_hopeless(checked.job, total)
+    return 0
+
+
+def _refuse_hopeless(job: Job, total: Estimate) -> None:
+    """UsageError where `run` could not end well."""
+    if total.records == 0:
+        raise no_record(job)
     if total.records == total.failing:
         raise UsageError(f"none of {total.records} records can be synthesised: see the failures above")
-    return 0
+    if total.failing > job.allowed_failures(total.records):
+        raise UsageError(
+            f"{total.failing} of {total.records} records are known to fail, max_failed is {job.max_failed}: mend them, "
+            "or raise --max_failed"
+        )
 
 
 def _measured_rate(checked: Checked) -> float | None:
@@ -56,7 +70,7 @@ def _describe(checked: Checked, total: Estimate) -> Iterator[str]:
     for error, number in total.faults.most_common():
         yield f"will fail   {number} records: {error}"
     for one in total.examples:
-        yield f"            {one.source}: {one.error}: {one.message[:100]}"
+        yield f"            {one}"
 
 
 def _standing(checked: Checked) -> str:

@@ -192,8 +192,9 @@ def test_plan_counts_and_names_what_will_fail(project, capsys):
     )
     assert project.run("--rate", "2", "--price", "3", command="plan") == 0
     shown = capsys.readouterr().out
-    assert "records     5, 0 documents, 4 chunks, 12 tokens" in shown
+    assert "records     4, 0 documents, 2 chunks, 8 tokens" in shown
     assert "will fail   1 records: DuplicateId" in shown
+    assert "            b.jsonl:1: DuplicateId: b.jsonl:2 is another record with this id: make ids unique\n" in shown
     assert "b.jsonl:3: UnknownVoice: voice 'nobody': near: random_0, random_1" in shown
     assert "at 2 x real time, about 0.01 at 3 an hour" in shown
     assert not project.output.exists()
@@ -251,6 +252,34 @@ def test_plan_refuses_an_input_of_which_nothing_can_be_spoken(project, capsys):
     project.write(a_txt="...\n---\n")
     assert project.run(command="plan") == 2
     assert "none of 2 records can be synthesised: see the failures above" in capsys.readouterr().err
+
+
+def test_plan_refuses_more_known_failures_than_the_job_allows(project, capsys):
+    project.write(a_txt="One.\nTwo.\n...\n---\n")
+    assert project.run(command="plan", max_failed="1") == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[-1] == (
+        "bark-beam: 2 of 4 records are known to fail, max_failed is 1: mend them, or raise --max_failed"
+    )
+    assert "a.txt:3: EmptyText" in shown.out
+    assert project.run(command="plan", max_failed="2") == 0
+
+
+def test_a_repeated_id_of_which_nothing_can_be_made_is_refused(project, capsys):
+    project.write(a_jsonl=[{"id": "x", "text": "A."}, {"id": "x", "text": "B."}])
+    assert project.run(command="plan") == 2
+    assert "none of 1 records can be synthesised: see the failures above" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("texts", [{"a_txt": ""}, {"a_csv": "id,text\n", "b_jsonl": "", "c_txt": "\n"}])
+def test_an_input_that_holds_nothing_is_refused_before_a_model_is_loaded(project, capsys, texts):
+    project.write(**texts)
+    for command in ("plan", "run"):
+        assert project.run(command=command) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said == f"bark-beam: input '{project.folder}/in/*' holds no record: are these the right files?"
+    assert project.noted("load") == []
+    assert not project.output.exists()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_run_is_no_input_of_an_output_inside_it(project, first, capsys):
     assert capsys.readouterr().err.startswith(f"bark-beam: output {inside!r} lies inside the input ")
 
 
-def test_recordings_become_codes_and_a_bad_file_costs_itself(project):
+def test_recordings_become_codes_and_a_bad_file_costs_itself_and_is_known_to_plan(project, capsys):
     folder = project.folder / "wavs"
     folder.mkdir()
     wave = np.sin(np.arange(9600) / 20).astype(np.float32) * 0.5
@@ -92,6 +92,10 @@ def test_recordings_become_codes_and_a_bad_file_costs_itself(project):
     soundfile.write(folder / "slow.wav", wave, 16000)
     (folder / "torn.flac").write_bytes((folder / "b.flac").read_bytes()[:100])
     values = {"input": f"{folder}/*", "job": "reprocess", "stages": {"from": "audio", "to": "fine"}}
+    assert project.run(command="plan", **values) == 0
+    shown = capsys.readouterr().out
+    assert "will fail   2 records: BadAudio" in shown
+    assert "slow.wav:1: BadAudio: sample rate is 16000 Hz, must be 24000 Hz: resample it" in shown
     assert project.run(**values) == 3
     assert project.failed() == {"slow.wav": "BadAudio", "torn.flac": "BadAudio"}
     rows = project.rows()
