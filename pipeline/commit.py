@@ -64,6 +64,11 @@ def commit_path(name: str) -> str:
     return f"{COMMITS}/{name}.json"
 
 
+def bucket_of_unit(name: str) -> int:
+    """The bucket that a unit is cut from, which its name tells."""
+    return int(name.split("/")[1].split("-")[0])
+
+
 def dump_commit(commit: UnitCommit) -> bytes:
     """The commit record's bytes: ASCII JSON, keys in order."""
     return (json.dumps(asdict(commit), indent=1, sort_keys=True) + "\n").encode()
@@ -113,7 +118,7 @@ def commit_unit(
     Takes finished records one by one and lets go of their audio. One whose audio no file should hold joins the
     failed. Conflict when another attempt committed something else.
     """
-    unit = UnitFiles(store, layout)
+    unit = UnitFiles(store, layout, bucket_of_unit(name))
     failed = list(failed)
     prepared = unit.prepare(finished, failed)
     if layout.where == "files":
@@ -131,7 +136,7 @@ def carry_unit(store: Store, name: str, source: str, ids: Collection[str], *, la
     """
     earlier = read_commit(store, source)
     wanted = frozenset(ids)
-    unit = UnitFiles(store, layout)
+    unit = UnitFiles(store, layout, bucket_of_unit(name))
     rows = [row for file in earlier.files if file.kind == "tokens" for row in read_file_rows(store, file)]
     unit.rows = [row for row in rows if row.record_id in wanted]
     paths = {row.audio_path for row in unit.rows}

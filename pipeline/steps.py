@@ -29,8 +29,8 @@ from pipeline.units import Done, Ready, Unit, bucket_of, deal
 class ReadShards(beam.DoFn):
     """Shard -> its records, as a stream."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, plan: Plan):
+        self._job, self._plan = job, plan
 
     def setup(self):
         with errors_reported():
@@ -39,7 +39,7 @@ class ReadShards(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[Found | FailedRecord]:
         count("shards_in")
         with errors_reported():
-            for item in read_input(self._job, self._config, shard):
+            for item in read_input(self._job, self._config, shard, self._plan.tokens_of):
                 count("records_read")
                 yield item
 
@@ -196,7 +196,7 @@ class CommitUnits(OverlappedDoFn):
         yield f"{commit.name} {done} done {failed} failed"
 
     def _commit(self, element: UnitOutcomes) -> UnitCommit:
-        unit, layout = element.unit, layout_of(self._job, self._made.sample_rate)
+        unit, layout = element.unit, layout_of(self._job, self._plan, self._made.sample_rate)
         if unit.carried is not None:
             return carry_unit(self._store, unit.name, *unit.carried, layout=layout)
         finished, failed = assemble(unit, element.outcomes, self._made)
@@ -211,11 +211,12 @@ class CommitUnits(OverlappedDoFn):
         )
 
 
-def layout_of(job: Job, sample_rate: int) -> Layout:
+def layout_of(job: Job, plan: Plan, sample_rate: int) -> Layout:
     """How the job's audio is stored."""
     return Layout(
         audio_format=job.audio.format,
         where=job.audio.where,
         silence_s=job.chunk.silence_s,
         sample_rate=sample_rate,
+        by_bucket=plan.buckets > 1,
     )

@@ -29,13 +29,14 @@ class FinishedRecord(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a run's audio is stored. `folder` is a part of the path below `audio/`, for runs of very many records."""
+    """How a run's audio is stored. `by_bucket` gives each bucket of records a folder of its own below `audio/`: for
+    runs of so many that one folder would be slow to list."""
 
     audio_format: str = "flac"
     where: Literal["files", "parquet"] = "files"
     silence_s: float = 0.25
     sample_rate: int = 24000
-    folder: str = ""
+    by_bucket: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +59,11 @@ class Prepared:
 
 
 class UnitFiles:
-    """What a unit has written so far, and its rows."""
+    """What a unit of a bucket has written so far, and its rows."""
 
-    def __init__(self, store: Store, layout: Layout):
+    def __init__(self, store: Store, layout: Layout, bucket: int):
         self.store, self.layout = store, layout
+        self.folder = f"{bucket:06d}" if layout.by_bucket else ""
         self.rows: list[TokenRow] = []
         self.files: list[CommittedFile] = []
         self.samples: dict[str, int] = {}
@@ -90,7 +92,7 @@ class UnitFiles:
         joined = join_chunks(record.waveforms, silence_s=layout.silence_s, sample_rate=layout.sample_rate)
         sound = encode(pcm16(joined), sample_rate=layout.sample_rate, audio_format=layout.audio_format)
         record_id = record.rows[0].record_id
-        path = audio_file_path(record_id, sound.pcm_sha256, layout.audio_format, layout.folder)
+        path = audio_file_path(record_id, sound.pcm_sha256, layout.audio_format, self.folder)
         self.samples[record_id] = sound.num_samples
         self.rows += [replace(row, audio_path=path, audio_sha256=sound.pcm_sha256) for row in measured]
         row = AudioRow(

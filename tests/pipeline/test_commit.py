@@ -10,7 +10,11 @@ import pytest
 from pipeline.commit import carry_unit, commit_path, dump_commit, find_commit, parse_commit, read_file_rows
 from pipeline.outputs.audio import decode, pcm_sha256
 from pipeline.outputs.unit_files import Layout
+from pipeline.status import planned
 from pipeline.store import Conflict, Corrupt, LocalStore
+from pipeline.units import bucket_of
+from pipeline.verify import verify
+from tests.pipeline.conftest import Project
 from tests.pipeline.killing import tree
 from tests.pipeline.small_run import commit, failed, finished
 
@@ -46,6 +50,27 @@ def test_rows_are_measured_and_name_their_audio(store: LocalStore):
     assert (first.num_samples, first.duration_s, first.sample_rate) == (12000, 0.5, 24000)
     assert first.peak_dbfs == pytest.approx(-6, abs=4)
     assert first.peak_dbfs != second.peak_dbfs
+
+
+def test_audio_of_a_bucket_may_have_a_folder_of_its_own(store: LocalStore):
+    made = commit(store, UNIT, [finished("a")], layout=Layout(by_bucket=True))
+    assert made.files[0].path.startswith("audio/000003/a-")
+    assert {row.audio_path for row in rows_of(store, made)} == {made.files[0].path}
+    assert store.size(made.files[0].path) == made.files[0].bytes
+
+
+@pytest.mark.parametrize("records", [1, 60])
+def test_runs_of_several_buckets_have_several_folders(project: Project, records: int):
+    """Where a record lies follows from its id alone; a small run has one folder."""
+    project.write(a_jsonl=[{"id": f"r{n}", "text": "A short one."} for n in range(records)])
+    assert project.run() == 0
+    plan = planned(project.store)
+    assert (plan.buckets > 1) == (records > 1)
+    for row in project.rows().values():
+        folder = f"/{bucket_of(row.record_id, plan.buckets):06d}" if plan.buckets > 1 else ""
+        assert str(row.audio_path).startswith(f"audio{folder}/{row.record_id}-")
+        assert project.pcm(row).size
+    assert verify(project.store).is_whole
 
 
 def test_audio_in_parquet(store: LocalStore):
