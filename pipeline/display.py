@@ -51,7 +51,10 @@ def describe_compiled(compiled: Mapping[str, float], *, in_full: bool) -> list[s
 
 
 class Display:
-    """One line that is rewritten on a terminal; elsewhere a plain line now and then."""
+    """One line that is rewritten on a terminal; elsewhere a plain line now and then.
+
+    Rate and time left count from the end of the warm-up, which would make both look bad for long.
+    """
 
     def __init__(self, stream: TextIO | None = None):
         self._stream = stream or sys.stderr
@@ -68,6 +71,8 @@ class Display:
     def show(self, tally: Tally, *, last: bool = False) -> None:
         """Shows the tally where it is worth it; `last` always does, and ends the line."""
         now = time.monotonic()
+        if not tally.warm:  # also when the job was started again
+            self._start = now
         text = describe(tally, now - self._start)
         if self._terminal:
             if text != self._shown or last:

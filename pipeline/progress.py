@@ -49,7 +49,7 @@ class Tally:
     `done` and `failed` records count those found done, too; `made`, `made_failed`, `chunks`, `units` and `audio_s`
     only what was made now. `skipped` counts the units that had a commit. `start_up_s` is the time until workers were
     ready, `compiled` the seconds until each of their programs was, `usage` what each stage took of the devices; the
-    first and the last are sums over all workers.
+    first and the last are sums over all workers. `warm` says that a first worker can work.
     """
 
     records: int = 0
@@ -62,6 +62,7 @@ class Tally:
     skipped: int = 0
     audio_s: float = 0.0
     start_up_s: float = 0.0
+    warm: bool = False
     compiled: dict[str, float] = field(default_factory=dict)
     usage: dict[Stage, Usage] = field(default_factory=dict)
     error: dict = field(default_factory=dict)
@@ -74,6 +75,7 @@ class Tally:
             return
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + facts.get(name, 0))
+        self.warm = self.warm or "compiled" in facts  # told once programs are ready, be there none
         self._add_devices(
             facts.get("compiled", {}),
             {stage: Usage(seconds, busy, slots) for stage, (seconds, busy, slots) in facts.get("usage", {}).items()},

@@ -42,6 +42,19 @@ def test_a_terminal_has_one_line_and_a_log_few():
     assert log.getvalue() == "one\ntwo\n3 of 3 records\n"
 
 
+def test_rate_and_time_left_do_not_count_the_warm_up(monkeypatch):
+    now, log = [1000.0], io.StringIO()
+    monkeypatch.setattr("pipeline.display.time.monotonic", lambda: now[0])
+    display = Display(log)
+    for start_up_s in (600, 60):  # the second is that of a job that was started again
+        now[0] += start_up_s
+        display.show(Tally(records=4))
+        now[0] += 20
+        display.show(Tally(records=4, done=1, made=1, audio_s=40, warm=True))
+    lines = [line for line in log.getvalue().splitlines() if "left" in line]
+    assert lines == ["1 of 4 records, 40 s of audio, 2 x real time, about 60 s left"] * 2
+
+
 def test_where_device_time_went():
     usage = {"semantic": Usage(30, 93, 100), "coarse": Usage(90, 19, 20)}
     assert (

@@ -25,6 +25,14 @@ def test_reports_add_up_and_half_a_line_waits_for_its_rest(tmp_path, monkeypatch
     assert tally == Tally(records=5, done=3, failed=1, made=2, audio_s=1.5)
 
 
+def test_a_worker_with_nothing_to_compile_is_warm_too():
+    tally = Tally()
+    tally.add('{"start_up_s": 4}')
+    assert not tally.warm
+    tally.add('{"compiled": {}, "start_up_s": 1}')
+    assert tally.warm
+
+
 def test_nobody_listens(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     report(done=1)
@@ -49,6 +57,7 @@ def test_what_several_workers_used_adds_up_in_the_order_of_the_stages():
     tally.add('{"compiled": {"coarse step [16]": 2, "codec [16]": 3}, "start_up_s": 3}')
     tally.add('{"usage": {"coarse": [1.5, 6, 8]}}')
     tally.add('{"usage": {"semantic": [1, 1, 8], "coarse": [0.5, 1, 4]}}')
+    assert tally.warm
     assert tally.compiled == {"coarse step [16]": 2.5, "fine [16]": 1, "codec [16]": 3}
     assert list(tally.usage.items()) == [("semantic", Usage(1, 1, 8)), ("coarse", Usage(2, 7, 12))]
     other.add_made(tally)
