@@ -30,7 +30,7 @@ def build_graph(pipeline: beam.Pipeline, job: Job, plan: Plan) -> PCollection:
         pipeline
         | "ListShards" >> beam.Create(list(plan.shards))
         | "SpreadShards" >> beam.Reshuffle()
-        | "ReadShards" >> beam.ParDo(ReadShards(job))
+        | "ReadShards" >> beam.ParDo(ReadShards(job, plan))
         | "PrepareRecords" >> beam.ParDo(PrepareRecords(job, plan))
     )
     earlier = (

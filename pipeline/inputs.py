@@ -28,18 +28,23 @@ def list_input(job: Job) -> tuple[Shard, ...]:
     return tuple(shards[uri] for uri in sorted(shards))
 
 
-def read_input(job: Job, config: BarkConfig, shard: Shard) -> Iterator[Found | FailedRecord]:
-    """The records of a shard, as a stream. An audio file is a record and is not opened yet."""
+def read_input(
+    job: Job, config: BarkConfig, shard: Shard, model_sha256: str | None = None
+) -> Iterator[Found | FailedRecord]:
+    """The records of a shard, as a stream. An audio file is a record and is not opened yet.
+
+    With `model_sha256`, stored tokens that say they are of another model are failed records.
+    """
     if job.job == "dataset":
         return read_shard(shard)
     if job.stages.from_ == "audio":
         return iter([shard])
     assert job.stages.from_ != "text", job.stages
-    return read_tokens(shard, job.stages.from_, token_limits(config))
+    return read_tokens(shard, job.stages.from_, token_limits(config, model_sha256))
 
 
-def token_limits(config: BarkConfig) -> TokenLimits:
-    """What a checkpoint accepts as stored tokens."""
+def token_limits(config: BarkConfig, model_sha256: str | None = None) -> TokenLimits:
+    """What a checkpoint accepts as stored tokens, of any model or of one."""
     g = config.generation
     longest = MAX_CLIPS * g.max_new_tokens
     return TokenLimits(
@@ -49,6 +54,7 @@ def token_limits(config: BarkConfig) -> TokenLimits:
         n_fine_codebooks=g.n_fine_codebooks,
         max_semantic_tokens=longest,
         max_frames=int(longest * g.coarse_per_semantic / g.n_coarse_codebooks),
+        model_sha256=model_sha256,
     )
 
 
@@ -71,7 +77,10 @@ def check_holds_records(job: Job, config: BarkConfig, shards: tuple[Shard, ...])
 
 
 def check_model(job: Job, config: BarkConfig, shards: tuple[Shard, ...], sha256: str) -> None:
-    """UsageError when stored tokens are of another model, as the first row of the first shards says."""
+    """UsageError when stored tokens are of another model, as the first row of the first shards says.
+
+    So that no job starts in vain; that row by row nothing else slips in, `read_input` sees to.
+    """
     if job.job != "reprocess" or job.stages.from_ == "audio":
         return
     for shard in shards[:PEEKED_SHARDS]:

@@ -66,14 +66,14 @@ def check(
         check_output(job, found)
         store = open_store(job.output)
         sha256 = open_checkpoint(job.checkpoint).sha256
-        if not force:
-            check_model(job, preparer.config, found, sha256)
         facts = identity(
             job,
             checkpoint_sha256=sha256,
             voice_sha256=None if voice is None else voice.sha256,
         )
         plan, is_new = next_plan(store, job, found, facts, force=force, retry_failed=retry_failed)
+        if not plan.any_model:
+            check_model(job, preparer.config, found, sha256)
     except StoreError as error:
         raise UsageError(str(error)) from error
     return Checked(job=job, plan=plan, is_new=is_new, store=store, preparer=preparer)
@@ -95,7 +95,7 @@ def stored_job(job: Job) -> bytes:
 def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
     """Every record of the input, prepared here and now, audio files opened: what workers do, for `plan`."""
     for shard in checked.plan.shards:
-        for item in read_input(checked.job, checked.preparer.config, shard):
+        for item in read_input(checked.job, checked.preparer.config, shard, checked.plan.tokens_of):
             yield item if isinstance(item, FailedRecord) else _prepared(checked.preparer, item)
 
 

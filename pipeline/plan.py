@@ -27,7 +27,10 @@ _BYTES_PER_AUDIO_S = {"dataset": 15, "reprocess": 1000}  # text is read at about
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`identity` is all that decides results, `fingerprint` its digest; `base` names the earlier commits that count."""
+    """`identity` is all that decides results, `fingerprint` its digest; `base` names the earlier commits that count.
+
+    `any_model` says that stored tokens of other models are used, too: --force, once given, holds for the output.
+    """
 
     generation: int
     fingerprint: str
@@ -37,6 +40,12 @@ class Plan:
     unit_audio_s: float
     base: tuple[str, ...] = ()
     retry_failed: bool = False
+    any_model: bool = False
+
+    @property
+    def tokens_of(self) -> str | None:
+        """The model that stored tokens must be of; None for any."""
+        return None if self.any_model else self.identity["checkpoint"]
 
     def same_input(self, shards: Sequence[Shard]) -> bool:
         """Whether the shards are the planned ones, by name and content, wherever they lie now."""
@@ -115,7 +124,8 @@ def next_plan(
     UsageError, naming what differs, when the output was made with another configuration and `force` is not given.
     """
     latest, fingerprint = latest_plan(store), digest(identity)
-    common = {"fingerprint": fingerprint, "identity": identity, "shards": tuple(shards)}
+    any_model = job.job == "reprocess" and (force or (latest is not None and latest.any_model))
+    common = {"fingerprint": fingerprint, "identity": identity, "shards": tuple(shards), "any_model": any_model}
     if latest is None:
         return _fresh(0, job, shards, common), True
     if latest.fingerprint != fingerprint:
@@ -123,7 +133,8 @@ def next_plan(
             raise UsageError(_refusal(store, latest.identity, identity))
         return _fresh(latest.generation + 1, job, shards, common), True
     unfinished_retry = latest.retry_failed and store.size(manifest_path(latest.generation)) is None
-    if latest.same_input(shards) and (not retry_failed or unfinished_retry):
+    same = latest.same_input(shards) and latest.any_model == any_model
+    if same and (not retry_failed or unfinished_retry):
         return replace(latest, shards=tuple(shards)), False
     plan = Plan(
         generation=latest.generation + 1,

@@ -48,6 +48,8 @@ class TokenLimits:
     n_fine_codebooks: int
     max_semantic_tokens: int
     max_frames: int
+    model_sha256: str | None = None
+    """The model whose tokens these must be, where a row says what made it; None for any."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +79,7 @@ def read_tokens(shard: Shard, start: Stage, limits: TokenLimits) -> Iterator[Sto
     """The records of a token file, with the tokens of `start` and the stages before it.
 
     Rows of one record lie together, as runs write them; without `record_id` a row is a record. A record with a bad
-    row fails as BadTokens with that row's stage. SourceError for what concerns the file, as `read_shard`.
+    row fails as BadTokens with that row's stage, or as OtherModel. SourceError for what concerns the file, as `read_shard`.
     """
     _, compression = split_format(shard.name, TOKEN_FORMATS)
     faults: dict[str, FailedRecord] = {}
@@ -130,6 +132,7 @@ def _row(
     try:
         values |= _plain_values(batch, row)
         values.setdefault("record_id", values["id"])
+        _check_model(values.get("model_sha256"), limits.model_sha256)
         for stage in _STAGES:
             if stage in batch.schema.names:
                 values[stage] = _tokens(stage, batch.column(stage)[row], limits)
@@ -139,6 +142,15 @@ def _row(
         values.setdefault("record_id", values["id"])
         faults.setdefault(values["record_id"], failed(source, number, fault, values["record_id"]))
     return TokenRow(**values)
+
+
+def _check_model(made_by: str | None, wanted: str | None) -> None:
+    if made_by is not None and wanted is not None and made_by != wanted:
+        raise RowError(
+            "OtherModel",
+            f"tokens are of the model {excerpt(made_by[:12])}, the checkpoint is {excerpt(wanted[:12])}: start with "
+            "--force to use them all the same",
+        )
 
 
 def _plain_values(batch: pa.RecordBatch, row: int) -> dict[str, Any]:

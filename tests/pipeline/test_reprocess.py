@@ -1,13 +1,17 @@
 """`job: reprocess`: any stage again from stored tokens, and codes from audio files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from pipeline.cli import main
+from pipeline.outputs.tokens import write_tokens
 from pipeline.plan import latest_plan
+
+from . import fakes
 
 TEXT = "This is a far longer text which must be split, because a clip holds few tokens here. It goes on."
 
@@ -75,6 +79,36 @@ def test_tokens_of_another_model_need_force(project, first, tmp_path, capsys):
     assert project.run(stages={"from": "fine"}, checkpoint=str(tmp_path / "other")) == 2
     assert "holds tokens of the model" in capsys.readouterr().err
     assert project.run("--force", stages={"from": "fine"}, checkpoint=str(tmp_path / "other")) == 0
+
+
+@pytest.fixture
+def mixed(project, first):
+    """The first run's tokens as one file, the second record's said to be of another model."""
+    rows = [replace(row, model_sha256="f" * 64) if row.record_id == "long" else row for row in first.values()]
+    (project.folder / "mixed.parquet").write_bytes(
+        write_tokens(sorted(rows, key=lambda row: (row.record_id == "long", row.id)))
+    )
+    project.values |= {"input": f"{project.folder}/mixed.parquet", "stages": {"from": "fine", "to": "audio"}}
+
+
+def test_a_record_of_another_model_fails_alone_until_forced(project, mixed, capsys):
+    assert project.run(command="plan") == 0
+    assert "mixed.parquet:2: OtherModel: tokens are of the model 'ffffffffffff'" in capsys.readouterr().out
+    assert project.run() == 3
+    assert (project.failed(), list(project.rows())) == ({"long": "OtherModel"}, ["x/0"])
+    assert project.run("--force") == 0
+    assert len(project.rows()) == 4
+    assert project.noted("synthesize")[-1] == "long/0 long/1 long/2"
+
+
+def test_a_forced_run_stays_forced_when_it_grows_or_is_retried(project, mixed, monkeypatch):
+    monkeypatch.setattr(fakes, "misbehave", lambda text, slots: 1 / 0 if "must be split" in text else None)
+    assert project.run("--force") == 3
+    assert project.failed() == {"long": "ZeroDivisionError"}
+    monkeypatch.undo()
+    assert main(["failed", str(project.output), "--retry"]) == 0
+    assert len(project.rows()) == 4
+    assert project.run() == 0
 
 
 def test_a_run_is_no_input_of_an_output_inside_it(project, first, capsys):

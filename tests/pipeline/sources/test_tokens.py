@@ -1,5 +1,6 @@
 import hashlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -95,6 +96,19 @@ def test_bad_tokens_fail_their_record_with_its_stage(shard, stage, value, messag
     before, bad, after = read_tokens(shard("t.parquet", data), stage, LIMITS)
     assert (before.record.id, after.record.id) == ("a", "c")
     assert bad == FailedRecord(id="b", source="t.parquet:3", stage=stage, error="BadTokens", message=message)
+
+
+def test_tokens_of_another_model_fail_their_record_where_one_is_wanted(shard):
+    sums = {"a": "m" * 64, "b": "n" * 64, "c": None}
+    source = shard("t.parquet", write_tokens([row(name, model_sha256=sums[name]) for name in sums]))
+    assert [one.record.id for one in read_tokens(source, "fine", LIMITS)] == ["a", "b", "c"]
+    a, b, c = read_tokens(source, "fine", replace(LIMITS, model_sha256="m" * 64))
+    assert (a.record.id, c.record.id) == ("a", "c")
+    assert (b.id, b.source, b.stage, b.error) == ("b", "t.parquet:2", "read", "OtherModel")
+    assert b.message == (
+        "tokens are of the model 'nnnnnnnnnnnn', the checkpoint is 'mmmmmmmmmmmm': start with --force to use them all "
+        "the same"
+    )
 
 
 def test_unsigned_64_bit_tokens_do_not_wrap(shard):
