@@ -19,7 +19,7 @@ from pipeline.outputs.names import safe_name
 from pipeline.outputs.unit_files import Layout
 from pipeline.store import Corrupt, LocalStore, NotFound
 from tests.pipeline.killing import tree
-from tests.pipeline.small_run import FINGERPRINT, commit, finished, small_run
+from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished, small_run
 
 TEXTS = {
     "a": "Hello there. How are you?",
@@ -124,6 +124,56 @@ def test_audio_that_changed_is_not_handed_over(store, there):
     path.write_bytes(bytes(data))
     with pytest.raises(Corrupt, match="the stored bytes changed"):
         export(store, there, "nemo")
+
+
+def test_a_destination_with_something_else_is_left_as_it_is(tmp_path: Path, there):
+    """Another format, the same run after it grew, or a user's own files: refused before a file is written."""
+    store = LocalStore(tmp_path / "run")
+    names = [shard.unit for shard in small_run(store).shards]
+    export(store, there, "ljspeech")
+    before = tree(tmp_path / "there")
+    refused = "there holds something else already: choose another folder with -o"
+    with pytest.raises(UsageError, match=refused):
+        export(store, there, "nemo")
+    commit(store, "0001/000000-00000", [finished("new")])
+    publish(store, generation=1, fingerprint=FINGERPRINT, commits=[*names, "0001/000000-00000"], records=5)
+    with pytest.raises(UsageError, match=refused):
+        export(store, there, "ljspeech")
+    assert tree(tmp_path / "there") == before
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my own words")
+    with pytest.raises(UsageError, match="mine holds something else already"):
+        export(store, LocalStore(tmp_path / "mine"), "hf")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
+    (tmp_path / "mine" / "README.md").rename(tmp_path / "mine" / ".gitattributes")  # as in a new repository of the hub
+    assert export(store, LocalStore(tmp_path / "mine"), "hf").records == 5
+
+
+def test_a_stopped_export_is_ended_by_the_next(store, there, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(path, content):
+        if path.endswith("manifest.jsonl"):
+            raise Stopped
+        return LocalStore.create(there, path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(there, "create", stop)
+        with pytest.raises(Stopped):
+            export(store, there, "nemo")
+    assert there.size("manifest.jsonl") is None
+    export(store, there, "nemo")
+    assert len(there.read("manifest.jsonl").splitlines()) == 4
+
+
+def test_a_run_of_failures_has_nothing_to_export(tmp_path: Path, there):
+    store = LocalStore(tmp_path / "run")
+    commit(store, "0000/000000-00000", [], [failed("b")])
+    publish(store, generation=0, fingerprint=FINGERPRINT, commits=["0000/000000-00000"], records=1)
+    with pytest.raises(UsageError, match="has no record that is done, 1 failed: there is nothing to export"):
+        export(store, there, "hf")
 
 
 def test_what_cannot_be_exported_says_so(tmp_path: Path, there):
