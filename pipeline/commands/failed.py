@@ -7,8 +7,9 @@ from argparse import Namespace
 from pipeline.errors import UsageError
 from pipeline.jobfile import load_stored
 from pipeline.launch import JOB_FILE, check, launch
+from pipeline.manifest import load_manifest
 from pipeline.outputs.failed import clean
-from pipeline.status import current_commits, planned
+from pipeline.status import current_commits, is_finished, planned
 from pipeline.store import NotFound, open_store
 
 
@@ -32,5 +33,8 @@ def _retry(options: Namespace, flags: list[str]) -> int:
             data = store.read(JOB_FILE)
         except NotFound as error:
             raise UsageError(f"{store.uri} has no {JOB_FILE}: run the job file again instead") from error
+        if is_finished(store, plan) and load_manifest(store).failed == 0:
+            print(f"nothing failed in {store.uri}: nothing is left to try again")
+            return 0
     job, beam_flags = load_stored(data, options.output, flags)
     return launch(check(job, retry_failed=True, shards=plan.shards), beam_flags, debug=options.debug)

@@ -35,7 +35,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         return _gcs(), rest
     try:
         found, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
-    except (ValueError, ImportError, TypeError) as error:
+    except Exception as error:  # every file system raises its own
         raise UsageError(f"{excerpt(uri)} cannot be opened: {error}") from error
     return found, path
 

@@ -169,6 +169,17 @@ def test_a_retry_takes_the_failed_records_alone(project, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_where_nothing_failed_a_retry_does_nothing(project, capsys):
+    project.write(a_txt="One.\n")
+    assert project.run() == 0
+    before = project.tree()
+    project.notes.write_text("")
+    capsys.readouterr()
+    assert main(["failed", str(project.output), "--retry"]) == 0
+    assert capsys.readouterr().out == f"nothing failed in {project.output}: nothing is left to try again\n"
+    assert (project.tree(), project.noted("load")) == (before, [])
+
+
 def test_a_retry_draws_anew_where_nothing_was_spoken(project):
     project.write(b_jsonl=[{"id": "quiet", "text": "NOSPEECH"}, {"id": "good", "text": "Fine."}])
     assert project.run() == 3

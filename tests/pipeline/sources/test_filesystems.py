@@ -22,6 +22,12 @@ def test_local_paths_in_both_spellings(tmp_path, monkeypatch):
     assert filesystem("a/../b.txt")[1] == filesystem(f"file://{tmp_path}/b.txt")[1] == f"{tmp_path}/b.txt"
 
 
+@pytest.mark.parametrize("uri", ["zip://x", "nothing://x", "tar://x"])
+def test_what_no_file_system_serves_is_one_line(uri):
+    with pytest.raises(UsageError, match=f"^'{uri}' cannot be opened: "):
+        filesystem(uri)
+
+
 def test_no_login_is_said_at_once_and_in_one_line(monkeypatch):
     def refuse():
         raise DefaultCredentialsError("a long\nstory")
