@@ -20,6 +20,7 @@ HARD_CAP_TOKENS = 256
 TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A tokenizer: text -> (start, end) character offsets of each of its tokens, in order."""
 
+_LANGUAGE_TAG = re.compile(r"([a-z]{2})(?:[-_][a-z0-9]{1,8})*", re.IGNORECASE)
 _SPOKEN = re.compile(r"[^\W_]|[♪♫♬♩]")
 _NO_SPACE = re.compile(r"\S")
 _BLANK_LETTERS = re.compile("[\u115f\u1160\u3164\uffa0]")  # Hangul fillers: letters to Unicode, nothing to a reader
@@ -36,6 +37,13 @@ _WINDOW_CHARACTERS_PER_TOKEN = 64  # text is tokenized in stretches of about ten
 _AHEAD_CHUNKS = 3  # a sentence of up to so many chunks is shared out evenly
 _LONGEST_TOKEN_CHARACTERS = 100  # BERT's tokenizer makes one unknown token of a longer word, which is then not spoken
 _LOOK_BACK_CHARACTERS = 64  # how far a cut inside a word moves to leave a combined character whole
+
+
+def language_code(tag: str) -> str | None:
+    """One of LANGUAGES from a tag such as en, en-US or EN_gb; None for a language that Bark does not speak."""
+    found = _LANGUAGE_TAG.fullmatch(tag)
+    code = found[1].lower() if found else None
+    return code if code in LANGUAGES else None
 
 
 def speakable(text: str) -> bool:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from bark_model.outcomes import STAGES, Stage
 from bark_model.settings import Sampling
-from pipeline.errors import UsageError, excerpt
+from pipeline.chunking import LANGUAGES, language_code
+from pipeline.errors import UsageError, excerpt, nearest
 from pipeline.runners import beam_runner
 
 NO_VOICE = "none"
@@ -20,6 +21,14 @@ _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%")
 def _within(name: str, value: float, low: float, high: float, remedy: str) -> None:
     if not low <= value <= high:
         raise UsageError(f"{name} is {excerpt(value)}, must be {low:g} to {high:g}: {remedy}")
+
+
+def _language(tag: str) -> str:
+    code = language_code(tag)
+    if code is None:
+        hint = nearest(tag, LANGUAGES)
+        raise UsageError(f"language is {excerpt(tag)}, must be one of {' '.join(LANGUAGES)}{hint}")
+    return code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +125,8 @@ class Job:
                 raise UsageError(f"{name} is {excerpt(value)}, must be a path or a name")
         _within("seed", self.seed or 0, 0, 2**32 - 1, "any whole number gives its own reading")
         _within("unit_audio_s", self.unit_audio_s, 1, 86400, "600 makes units of about ten minutes of audio")
+        if self.language is not None:
+            object.__setattr__(self, "language", _language(self.language))  # en-US and en are one configuration
         self.allowed_failures(0)
         beam_runner(self.runner)
         if self.job == "dataset" and self.stages.from_ != "text":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.chunking import LANGUAGES, speakable
+from pipeline.chunking import LANGUAGES, language_code, speakable
 from pipeline.errors import excerpt
 from pipeline.records import FailedRecord, Record, line_id
 from pipeline.sources.lines import LINE_LIMIT_BYTES
@@ -122,9 +122,12 @@ def _name(name: str, value: object, *, empty: bool = False) -> str | None:
 
 def _language(value: object) -> str | None:
     text = _string("language", value)
-    if text is not None and text not in LANGUAGES:
+    if text is None:
+        return None
+    code = language_code(text)
+    if code is None:
         raise RowError("BadField", f"language is {excerpt(text)}, must be one of {' '.join(LANGUAGES)}")
-    return text
+    return code
 
 
 def _whole(name: str, value: object, limit: int) -> int | None:

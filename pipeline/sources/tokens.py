@@ -79,7 +79,8 @@ def read_tokens(shard: Shard, start: Stage, limits: TokenLimits) -> Iterator[Sto
     """The records of a token file, with the tokens of `start` and the stages before it.
 
     Rows of one record lie together, as runs write them; without `record_id` a row is a record. A record with a bad
-    row fails as BadTokens with that row's stage, or as OtherModel. SourceError for what concerns the file, as `read_shard`.
+    row fails as BadTokens with that row's stage, or as OtherModel. SourceError for what concerns the file, as
+    `read_shard`.
     """
     _, compression = split_format(shard.name, TOKEN_FORMATS)
     faults: dict[str, FailedRecord] = {}

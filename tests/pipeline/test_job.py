@@ -56,6 +56,11 @@ def test_low_memory_is_true_or_false_and_changes_no_result(job_file):
     )
 
 
+@pytest.mark.parametrize("tag", ["en", "en-US", "EN_gb", "en-Latn-US"])
+def test_a_language_may_have_its_country(job_file, tag):
+    assert load(job_file(), ["--language", tag])[0].language == "en"
+
+
 def test_input_may_be_a_list(job_file):
     job, _ = load(job_file("input: [a.txt, b/*.jsonl]\noutput: out\n"))
     assert job.input == ("a.txt", "b/*.jsonl")
@@ -110,6 +115,8 @@ def test_beam_options_are_checked_and_kept_apart(job_file):
         (BASE, ["--stages.to", "text"], "stages.to is 'text', must come after stages.from 'text': text > semantic > coarse > fine > audio"),
         (BASE, ["--runner", "dask"], "runner 'dask' is refused, it loses data silently: use local with --direct_num_workers"),
         (BASE, ["--runner", "flnk"], "unknown runner 'flnk': did you mean 'flink'?"),
+        (BASE, ["--language", "klingon"], "language is 'klingon', must be one of en de es fr hi it ja ko pl pt ru tr zh"),
+        (BASE, ["--language", "eng"], "language is 'eng', must be one of en de es fr hi it ja ko pl pt ru tr zh: did you mean 'en'?"),
         (BASE, ["--voice", " "], "voice is ' ', must be a path or a name"),
         (BASE, ["--output", "a\x1bb"], "output is 'a\\x1bb', must be a path or a name"),
     ],

@@ -98,6 +98,11 @@ def test_a_broken_encoding_fails_its_line_only(read, name, line, message):
     assert bad == FailedRecord(id=where, source=where, stage="read", error="BadEncoding", message=message)
 
 
+def test_a_language_may_have_its_country(read):
+    lines = [json.dumps({"text": "a", "language": tag}) for tag in ("pt", "pt-BR", "PT_br", "zh-Hans-CN")]
+    assert [record.language for record in read("x.jsonl", "\n".join(lines).encode())] == ["pt", "pt", "pt", "zh"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
 def test_utf_16_fails_by_line(read, encoding):
     found = read("x.txt", "One.\nTwo.\n".encode(encoding))
@@ -120,7 +125,8 @@ def test_utf_16_fails_by_line(read, encoding):
         ('{"text": "a", "id": true}', "BadField", "id is True, must be a string"),
         ('{"text": "a", "voice": ""}', "BadField", "voice is empty: leave it out or name one"),
         ('{"text": "a", "voice": 7}', "BadField", "voice is 7, must be a string"),
-        ('{"text": "a", "language": "en-US"}', "BadField", f"language is 'en-US', {ONE_OF}"),
+        ('{"text": "a", "language": "english"}', "BadField", f"language is 'english', {ONE_OF}"),
+        ('{"text": "a", "language": "nl-BE"}', "BadField", f"language is 'nl-BE', {ONE_OF}"),
         ('{"text": "a", "seed": -1}', "BadField", f"seed is -1, {SEED}"),
         ('{"text": "a", "seed": 4294967296}', "BadField", f"seed is 4294967296, {SEED}"),
         ('{"text": "a", "seed": 1.0}', "BadField", f"seed is 1.0, {SEED}"),
