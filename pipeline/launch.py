@@ -155,6 +155,7 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
             audio_s=round(made.audio_s, 3),
             start_up_s=round(made.start_up_s, 3),
             runner=job.runner,
+            device=made.device,
             slots=job.devices.slots,
             counters=slot_steps(made.usage),
             seconds={stage: round(one.seconds, 3) for stage, one in made.usage.items()},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from bark_model.axes import FineCodes, Waveform
 from bark_model.checkpoint import Checkpoint
@@ -17,6 +17,11 @@ class Model(Protocol):
     @property
     def checkpoint(self) -> Checkpoint:
         """What was loaded, with its sha256."""
+        ...
+
+    @property
+    def hardware(self) -> Any:
+        """What it runs on: `replicas.devices` are jax's."""
         ...
 
     @property
@@ -67,6 +72,12 @@ def load_model(
             "use the same weights on every worker"
         )
     return model
+
+
+def device_of(model: Model) -> str:
+    """Platform and number of the devices that a model runs on, such as `gpu x 2`."""
+    devices = model.hardware.replicas.devices
+    return f"{devices[0].platform} x {len(devices)}"
 
 
 def random_weights_note(checkpoint: str) -> str | None:

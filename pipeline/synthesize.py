@@ -22,7 +22,7 @@ from pipeline.isolation import (
     slot_ladder,
     with_timeout,
 )
-from pipeline.model import Model, load_model
+from pipeline.model import Model, device_of, load_model
 from pipeline.progress import report
 from pipeline.units import Unit
 
@@ -108,7 +108,7 @@ class BarkModelHandler(ModelHandler[AnyRequest, Outcome, SharedModel]):
         for one in compiled:
             log.info("compiled %s %s in %.2f s", one.name, one.shape, one.seconds)
         programs = {f"{one.name} {one.shape}": round(one.seconds, 3) for one in compiled}
-        report(compiled=programs, start_up_s=time.monotonic() - began)
+        report(device=device_of(model), compiled=programs, start_up_s=time.monotonic() - began)
         return shared
 
     def run_inference(

@@ -14,7 +14,8 @@ class Metrics:
     """One start of a run, from launch to its end, whether it finished or not.
 
     `started` is UTC in ISO 8601; `records`, `chunks` and `audio_s` are those made by this start, not the ones found
-    done. `counters` are the job's own, by name: the slot-steps of each stage, and how many of them held a row.
+    done. `device` is the platform and number of a worker's devices (`gpu x 2`), empty where no worker of this machine
+    loaded a model. `counters` are the job's own, by name: the slot-steps of each stage, and how many held a row.
     `seconds` is the device time of each stage, `start_up_s` the time until workers were ready, both summed over
     workers; `compiled` the seconds until each program was ready.
     """

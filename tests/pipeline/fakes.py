@@ -13,6 +13,7 @@ import re
 import signal
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -24,13 +25,14 @@ STAGES = ("text", "semantic", "coarse", "fine", "audio")
 
 
 class Bark:
-    """The door's Bark: `load`, `warm_up`, `synthesize`, `encode`, `with_slots`, `usage`.
+    """The door's Bark: `load`, `warm_up`, `synthesize`, `encode`, `with_slots`, `usage`, `hardware`.
 
     Its slots run requests in rows of that many, a step a character and stage, a millisecond a step.
     """
 
     def __init__(self, checkpoint: Checkpoint, slots: int, dtype: str):
         self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
+        self.hardware = SimpleNamespace(replicas=SimpleNamespace(devices=[SimpleNamespace(platform="fake")] * 2))
         self.usage = {stage: Usage() for stage in STAGES[1:]}
 
     @classmethod

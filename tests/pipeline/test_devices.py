@@ -77,6 +77,7 @@ def test_a_run_tells_what_was_compiled_how_busy_the_slots_were_and_where_the_tim
     [start] = read_metrics(spawning.store)
     assert start.compiled == {f"{stage} step [2]": 1.5 for stage in STAGES}
     assert (start.counters["coarse_slot_steps"], start.counters["coarse_busy_slot_steps"]) == (12, 10)
+    assert start.device == "fake x 2"
     assert start.seconds == dict.fromkeys(STAGES, 0.006)
     assert 0 < start.start_up_s < start.wall_s
     assert spawning.run(devices={"slots": 2}) == 0  # nothing left to do: no worker starts

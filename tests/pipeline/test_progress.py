@@ -54,7 +54,7 @@ def test_an_error_is_reported_in_its_own_words(tmp_path, monkeypatch):
 def test_what_several_workers_used_adds_up_in_the_order_of_the_stages():
     tally, other = Tally(), Tally()
     tally.add('{"compiled": {"coarse step [16]": 2.5, "fine [16]": 1}, "start_up_s": 4}')
-    tally.add('{"compiled": {"coarse step [16]": 2, "codec [16]": 3}, "start_up_s": 3}')
+    tally.add('{"compiled": {"coarse step [16]": 2, "codec [16]": 3}, "device": "gpu x 2", "start_up_s": 3}')
     tally.add('{"usage": {"coarse": [1.5, 6, 8]}}')
     tally.add('{"usage": {"semantic": [1, 1, 8], "coarse": [0.5, 1, 4]}}')
     assert tally.warm
@@ -63,4 +63,5 @@ def test_what_several_workers_used_adds_up_in_the_order_of_the_stages():
     other.add_made(tally)
     other.add_made(tally)
     assert (other.start_up_s, other.compiled) == (14, tally.compiled)
+    assert other.device == "gpu x 2"
     assert other.usage == {"semantic": Usage(2, 2, 16), "coarse": Usage(4, 14, 24)}
