@@ -1,12 +1,10 @@
-"""Checkpoints from elsewhere: the Hugging Face cache and object stores. huggingface_hub and fsspec load only here."""
+"""Checkpoints from elsewhere: the Hugging Face cache and object stores. huggingface_hub loads only here."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 from bark_model.checkpoint import TEXT_FILES, CheckpointError, weight_files
 from bark_model.sums import SUMS
@@ -62,50 +60,27 @@ def cached_url(url: str) -> Path:
 
     The folder's name is made of the listing (sizes, checksums, generations or times), so changed files are new ones.
     """
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gcsfs stalls 45 s a call with it
-    try:
-        import fsspec
-    except ImportError as error:
-        raise CheckpointError(f"{url!r} is a URL: pip install fsspec (gcsfs for gs://) to use it") from error
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-        listed = filesystem.find(root, detail=True)
-    except Exception as error:  # every filesystem raises its own
-        raise CheckpointError(f"checkpoint {url!r} cannot be listed: {error}") from error
-    wanted = _wanted({path.removeprefix(root.rstrip("/") + "/"): path for path in listed})
+    from bark_model.object_store import ObjectStore
+
+    store = ObjectStore(url)
+    wanted = _wanted(store.files)
     if not wanted:
         raise CheckpointError(f"checkpoint {url!r} holds no file of a checkpoint: is the URL right?")
     marks = ("size", "crc32c", "md5Hash", "etag", "ETag", "generation", "mtime")
-    state = [(name, [str(listed[path].get(mark)) for mark in marks]) for name, path in sorted(wanted.items())]
-    folder = cache_folder() / "checkpoints" / hashlib.sha256(repr((url, state)).encode()).hexdigest()[:24]
-    for name, path in sorted(wanted.items()):
+    state = [(name, [str(store.files[name].get(mark)) for mark in marks]) for name in wanted]
+    folder = cache_folder() / "checkpoints" / hashlib.sha256(repr((store.url, state)).encode()).hexdigest()[:24]
+    for name in wanted:
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"checkpoint {url!r} holds the path {name!r}, which leaves its folder: refused")
         if not target.is_file():
-            _fetch(filesystem, path, target, listed[path].get("size"), f"{url.rstrip('/')}/{name}")
+            store.copy(name, target)
     return folder
 
 
-def _wanted(paths: dict[str, str]) -> dict[str, str]:
+def _wanted(names: Iterable[str]) -> list[str]:
     """The files of a checkpoint among relative names; torch's weights only where there are no safetensors."""
-    kept = {name: path for name, path in paths.items() if any(fnmatch(name, pattern) for pattern in HUB_PATTERNS)}
+    kept = sorted(name for name in names if any(fnmatch(name, pattern) for pattern in HUB_PATTERNS))
     if any(name.endswith(".safetensors") for name in kept):
-        kept = {name: path for name, path in kept.items() if not name.startswith("pytorch_model")}
+        kept = [name for name in kept if not name.startswith("pytorch_model")]
     return kept
-
-
-def _fetch(filesystem: Any, path: str, target: Path, size: int | None, shown: str) -> None:
-    """Copies one file; the target's name appears with the whole content or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid4().hex}.partial")
-    try:
-        filesystem.get_file(path, str(partial))
-        found = partial.stat().st_size
-    except Exception as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{shown} cannot be fetched: {error}") from error
-    if size is not None and found != size:
-        partial.unlink()
-        raise CheckpointError(f"{shown} came with {found} bytes, its listing says {size}: try again")
-    os.replace(partial, target)

@@ -1,5 +1,6 @@
 """Checkpoints from elsewhere: the hub's cache without a network, and object stores."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -121,7 +122,7 @@ def test_url_is_fetched_once(url, folders, monkeypatch):
     assert first.sha256 == folders["tiny"].sha256
     assert first.folder.is_relative_to(cache_folder())
     assert {path.name for path in first.folder.iterdir()} == {path.name for path in folders["tiny"].folder.iterdir()}
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", None)
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", None)
     assert Checkpoint.open(url).folder == first.folder
 
 
@@ -133,26 +134,34 @@ def test_changed_url_is_another_folder(url, folders):
 
 
 def test_url_that_is_cut_short(url, monkeypatch):
-    def half(self, path, target, **_options):
-        with open(target, "wb") as stream:
-            stream.write(self.cat_file(path)[:10])
-
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", half)
+    memory = type(fsspec.filesystem("memory"))
+    monkeypatch.setattr(memory, "open", lambda self, path, *_: io.BytesIO(self.store[path].getvalue()[:10]))
     message = fault(CheckpointError, cached_url, url)
     assert message.startswith(f"{url}/SHA256SUMS came with 10 bytes, its listing says ")
     assert not [path for path in cache_folder().rglob("*") if path.is_file()]
 
 
-def test_url_that_fails(url, monkeypatch):
-    def fail(self, path, target, **_options):
-        raise PermissionError("403 for you")
+def test_url_that_fails_in_the_middle_of_a_file(url, monkeypatch):
+    class Half(io.BytesIO):
+        def read(self, *_):
+            if self.tell():
+                raise PermissionError("no more\nfor you")
+            return super().read(10)
 
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", fail)
-    assert fault(CheckpointError, cached_url, url) == f"{url}/SHA256SUMS cannot be fetched: 403 for you"
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", lambda *_: Half(b"x" * 100))
+    assert fault(CheckpointError, cached_url, url) == f"{url}/SHA256SUMS cannot be read: no more for you"
+    assert not [path for path in cache_folder().rglob("*") if path.is_file()]
+
+
+def test_gcs_without_its_client(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs.core", None)
+    assert fault(CheckpointError, cached_url, "gs://bucket/model") == (
+        "checkpoint 'gs://bucket/model' cannot be read: gs:// needs gcsfs: pip install 'bark-beam[gcp]'"
+    )
 
 
 def test_urls_without_a_checkpoint():
     assert fault(CheckpointError, cached_url, "memory://nothing/here") == (
         "checkpoint 'memory://nothing/here' holds no file of a checkpoint: is the URL right?"
     )
-    assert fault(CheckpointError, cached_url, "nonsense://x").startswith("checkpoint 'nonsense://x' cannot be listed: ")
+    assert fault(CheckpointError, cached_url, "nonsense://x").startswith("checkpoint 'nonsense://x' cannot be read: ")

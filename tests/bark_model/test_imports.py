@@ -83,10 +83,9 @@ def test_the_library_knows_nothing_of_the_pipeline():
     assert not [path for path in outside if path.startswith("bark_model/")]
 
 
-def test_object_stores_and_the_hub_are_in_one_module_of_the_library():
-    assert {path for path in importers("fsspec", "huggingface_hub", "gcsfs") if path.startswith("bark_model/")} == {
-        "bark_model/fetch.py"
-    }
+def test_object_stores_and_the_hub_are_each_in_one_module_of_the_library():
+    for modules, module in ((("huggingface_hub",), "fetch"), (("fsspec", "gcsfs", "google"), "object_store")):
+        assert {path for path in importers(*modules) if path.startswith("bark_model/")} == {f"bark_model/{module}.py"}
 
 
 def test_the_command_line_starts_light():
