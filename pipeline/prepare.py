@@ -35,8 +35,10 @@ def read_voice(uri: str) -> bytes:
             return cast(bytes, file.read(MAX_VOICE_BYTES + 1))
     except StoreError:
         raise
+    except FileNotFoundError as error:
+        raise OSError("it is not there, check the path") from error
     except Exception as error:  # every file system raises its own
-        raise OSError(one_line(error)) from error
+        raise OSError(f"{one_line(error)}, check its permissions and the network") from error
 
 
 class Preparer:

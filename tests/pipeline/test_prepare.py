@@ -94,7 +94,9 @@ def test_a_voice_is_read_from_any_uri(checkpoint, npz):
     for uri in (npz, f"file://{npz}", "memory://voices/v.npz"):
         found = preparer(checkpoint, voice=uri).job_voice()
         assert (found.name, found.sha256) == (uri, preset.sha256)
-    with pytest.raises(VoiceError, match=r"^BadVoice 'memory://none\.npz': cannot be read: "):
+    with pytest.raises(
+        VoiceError, match=r"^BadVoice 'memory://none\.npz': cannot be read: it is not there, check the path$"
+    ):
         preparer(checkpoint, voice="memory://none.npz").job_voice()
 
 
