@@ -9,17 +9,15 @@ from pipeline.jobfile import load_stored
 from pipeline.launch import JOB_FILE, check, launch
 from pipeline.manifest import load_manifest
 from pipeline.outputs.failed import clean
-from pipeline.status import current_commits, is_finished, planned
-from pipeline.store import NotFound, open_store
+from pipeline.status import current_commits, is_finished, open_run
+from pipeline.store import NotFound
 
 
 def failed(options: Namespace, flags: list[str]) -> int:
     """Lists the failed records; with --retry runs the job again for them, with flags as `run` takes them."""
     if options.retry:
         return _retry(options, flags)
-    if flags:
-        raise UsageError(f"unknown argument {flags[0]!r}: see bark-beam failed --help")
-    with open_store(options.output) as store:
+    with open_run(options.output) as (store, _):
         for commit in current_commits(store):
             for entry in commit.failed:
                 sys.stdout.write(json.dumps(clean(entry.record), ensure_ascii=False) + "\n")
@@ -27,8 +25,7 @@ def failed(options: Namespace, flags: list[str]) -> int:
 
 
 def _retry(options: Namespace, flags: list[str]) -> int:
-    with open_store(options.output) as store:
-        plan = planned(store)
+    with open_run(options.output) as (store, plan):
         try:
             data = store.read(JOB_FILE)
         except NotFound as error:

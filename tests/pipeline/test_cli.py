@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from pipeline.cli import main
+from pipeline.store import Denied
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,19 @@ def test_an_output_where_nothing_ran_is_wrong_use(words, capsys, tmp_path):
     assert main([str(nowhere) if word == "OUT" else word for word in words.split()]) == 2
     assert capsys.readouterr().err == f"bark-beam: {nowhere} holds no run: check the path\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["status OUT", "verify OUT", "failed OUT", "failed OUT --retry", "export OUT --format hf", "voices from OUT id"],
+)
+def test_an_output_nobody_may_read_is_exit_2(words, capsys, monkeypatch):
+    def denied(uri):
+        raise Denied(f"{uri}: access denied (403)")
+
+    monkeypatch.setattr("pipeline.status.open_store", denied)
+    assert main(["gs://b/out" if word == "OUT" else word for word in words.split()]) == 2
+    assert capsys.readouterr().err == "bark-beam: gs://b/out: access denied (403)\n"
 
 
 def test_a_target_that_cannot_be_written_is_refused(capsys, monkeypatch, tmp_path):
