@@ -14,6 +14,8 @@ from pipeline.errors import UsageError, excerpt, nearest
 from pipeline.runners import beam_runner
 
 NO_VOICE = "none"
+UNIT_S, UNIT_S_A_SLOT = 600, 60
+"""Estimated seconds of audio of a unit at least, and for each slot: about eight clips of eight seconds."""
 
 _PERCENT = re.compile(r"(\d{1,3}(?:\.\d+)?)%")
 
@@ -108,7 +110,7 @@ class Job:
     chunk: Chunking = field(default_factory=Chunking)
     audio: Audio = field(default_factory=Audio)
     devices: Devices = field(default_factory=Devices)
-    unit_audio_s: float = 600
+    unit_audio_s: float | None = None
     max_failed: str = "1%"
     runner: str = "local"
 
@@ -124,7 +126,8 @@ class Job:
             if not value.strip() or not value.isprintable():
                 raise UsageError(f"{name} is {excerpt(value)}, must be a path or a name")
         _within("seed", self.seed or 0, 0, 2**32 - 1, "any whole number gives its own reading")
-        _within("unit_audio_s", self.unit_audio_s, 1, 86400, "600 makes units of about ten minutes of audio")
+        if self.unit_audio_s is not None:
+            _within("unit_audio_s", self.unit_audio_s, 1, 86400, "600 makes units of about ten minutes of audio")
         if self.language is not None:
             object.__setattr__(self, "language", _language(self.language))  # en-US and en are one configuration
         self.allowed_failures(0)
@@ -135,6 +138,11 @@ class Job:
             )
         if self.job == "reprocess" and self.stages.from_ == "text":
             raise UsageError("stages.from is 'text', a reprocess job starts from semantic, coarse, fine or audio")
+
+    @property
+    def unit_s(self) -> float:
+        """Estimated audio of a unit of work: as asked, or enough for many clips a slot."""
+        return self.unit_audio_s or max(UNIT_S, UNIT_S_A_SLOT * self.devices.slots)
 
     def voice_of(self, voice: str | None) -> str:
         """The name of a record's voice, given its own."""

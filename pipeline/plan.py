@@ -139,7 +139,7 @@ def next_plan(
     plan = Plan(
         generation=latest.generation + 1,
         buckets=latest.buckets,  # a bucket keeps its commits for good: base and records meet in it
-        unit_audio_s=job.unit_audio_s,
+        unit_audio_s=job.unit_s,
         base=(*latest.base, *commits_of(store, latest.generation)),
         retry_failed=retry_failed,
         **common,
@@ -149,7 +149,7 @@ def next_plan(
 
 def _fresh(generation: int, job: Job, shards: Sequence[Shard], common: dict[str, Any]) -> Plan:
     buckets = _bucket_count(job, shards)
-    return Plan(generation=generation, buckets=buckets, unit_audio_s=job.unit_audio_s, **common)
+    return Plan(generation=generation, buckets=buckets, unit_audio_s=job.unit_s, **common)
 
 
 def commits_of(store: Store, generation: int) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ def write_plan(store: Store, plan: Plan) -> None:
 
 def _bucket_count(job: Job, shards: Sequence[Shard]) -> int:
     audio_s = sum(shard.size_bytes for shard in shards) / _BYTES_PER_AUDIO_S[job.job]
-    return max(1, min(MAX_BUCKETS, round(audio_s / (job.unit_audio_s * UNITS_PER_BUCKET))))
+    return max(1, min(MAX_BUCKETS, round(audio_s / (job.unit_s * UNITS_PER_BUCKET))))
 
 
 def _refusal(store: Store, before: dict[str, Any], now: dict[str, Any]) -> str:

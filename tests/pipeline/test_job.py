@@ -56,6 +56,15 @@ def test_low_memory_is_true_or_false_and_changes_no_result(job_file):
     )
 
 
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [("", 960), ("devices: {slots: 4}\n", 600), ("devices: {slots: 64}\n", 3840), ("unit_audio_s: 5\n", 5)],
+)
+def test_a_unit_holds_many_clips_a_slot(job_file, keys, seconds):
+    job, _ = load(job_file(BASE + keys))
+    assert job.unit_s == seconds
+
+
 @pytest.mark.parametrize("tag", ["en", "en-US", "EN_gb", "en-Latn-US"])
 def test_a_language_may_have_its_country(job_file, tag):
     assert load(job_file(), ["--language", tag])[0].language == "en"
