@@ -90,7 +90,7 @@ def test_of_two_plans_written_at_once_one_stays(store):
 
 def test_buckets_grow_with_the_input_within_bounds(store):
     def buckets(size_bytes: int) -> int:
-        plan, _ = next_plan(store, JOB, (replace(SHARDS[0], size_bytes=size_bytes),), FACTS)
+        plan, _ = next_plan(store, replace(JOB, unit_audio_s=600), (replace(SHARDS[0], size_bytes=size_bytes),), FACTS)
         return plan.buckets
 
     assert [buckets(0), buckets(720_000), buckets(10**12)] == [1, 10, 4096]
