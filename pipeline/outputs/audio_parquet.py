@@ -39,7 +39,7 @@ def schema(sample_rate: int) -> pa.Schema:
         [
             ("id", pa.string()),  # the record's id
             ("text", pa.string()),  # the record's whole text
-            ("language", pa.string()),  # as given, such as en
+            ("language", pa.string()),  # one of Bark's 13 codes, such as en
             ("voice", pa.string()),  # a preset's name or an .npz; null for none
             ("audio", _AUDIO),  # encoded bytes and a file name
             ("duration_s", pa.float64()),  # seconds of audio, with the pauses between chunks

@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
         ("chapter", pa.string()),  # the chapter's title, if there are chapters
         ("index", pa.int64()),  # the record's place in its document, from the input
         ("text", pa.string()),  # what was spoken: this chunk's part of the record's text
-        ("language", pa.string()),  # as given, such as en
+        ("language", pa.string()),  # one of Bark's 13 codes, such as en
         ("voice", pa.string()),  # a preset's name or an .npz; null for none
         ("voice_hash", pa.string()),  # sha256 of the voice's arrays
         ("seed", pa.int64()),  # the record's or the job's
