@@ -28,6 +28,18 @@ class Choices:
     margins: list[float] = field(default_factory=list)
 
 
+@dataclass
+class FineChoices:
+    """Codes [K, T] of the fine stage; the margin of each choice; the number of the step [K, T] that made it last.
+
+    All choices of a step are made at once. The coarse codebooks are given: step -1, margin infinite.
+    """
+
+    codes: np.ndarray
+    margins: np.ndarray
+    steps: np.ndarray
+
+
 def record(module: torch.nn.Module, seen: list[np.ndarray]):
     """Keeps every output of a module, as float32 numpy."""
     return module.register_forward_hook(lambda _m, _i, output: seen.append(output.detach().float().numpy()))
@@ -53,6 +65,7 @@ class Reference:
         for stage in (self.semantic_config, self.coarse_config):
             stage.do_sample = False  # a checkpoint may ask for sampling
         self.codebook_size = config.codebook_size
+        self.num_coarse = self.coarse_config.n_coarse_codebooks
 
     def _history(self, voice: Voice | None):
         if voice is None:
@@ -105,8 +118,8 @@ class Reference:
         return Choices(output.tolist(), found)
 
     @torch.no_grad()
-    def fine(self, coarse_ids: np.ndarray, voice: Voice | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Greedy fine codes [8, T], and the smallest margin each window's each codebook [windows, codebooks, T]."""
+    def fine(self, coarse_ids: np.ndarray, voice: Voice | None = None) -> "FineChoices":
+        """Greedy fine codes, each with the margin and the step of the choice that made it."""
         seen: list[np.ndarray] = []
         hooks = [record(head, seen) for head in self.model.fine_acoustics.lm_heads]
         output = self.model.fine_acoustics.generate(
@@ -120,7 +133,32 @@ class Reference:
         )[0].numpy()
         for hook in hooks:
             hook.remove()
-        return output, np.stack([margins(step[0, :, : self.codebook_size]) for step in seen])
+        steps = np.stack([margins(step[0, :, : self.codebook_size]) for step in seen])
+        return FineChoices(output, *self._last_choices(steps, output.shape, voice))
+
+    def _last_choices(
+        self, steps: np.ndarray, shape: tuple[int, ...], voice: Voice | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Margins and numbers [K, T] of the steps that wrote a clip's codes last; `steps` has all steps' margins.
+
+        history [h h], window 8, stride 4, clip of 9 frames, 2 codebooks to predict: two windows of two steps each
+            window 0 fills 2..7, window 1 fills 6..10  ->  steps of codebook 2:  0 0 0 0 2 2 2 2 2
+        """
+        config = self.fine_config
+        window, stride = config.max_fine_input_length, config.max_fine_history_length
+        codebooks, frames = shape
+        history = 0 if voice is None else min(voice.fine.shape[1], stride)
+        predicted = codebooks - self.num_coarse
+        total = max(history + frames, window)
+        found, numbers = np.full((codebooks, total), np.inf), np.full((codebooks, total), -1)
+        for index in range(len(steps) // predicted):
+            start = min(index * stride, total - window)
+            fill = min(history + index * stride, total - stride)
+            for n in range(predicted):
+                number = index * predicted + n
+                found[self.num_coarse + n, fill : start + window] = steps[number, fill - start :]
+                numbers[self.num_coarse + n, fill : start + window] = number
+        return found[:, history : history + frames], numbers[:, history : history + frames]
 
     @torch.no_grad()
     def decode(self, fine: np.ndarray) -> np.ndarray:

@@ -3,14 +3,12 @@
 from dataclasses import replace
 
 import jax
-import numpy as np
 import pytest
 
 from bark_model import Bark, Request, Result, Sampling
-from bark_model.coarse import unflatten_ids
 from bark_model.random_checkpoint import bark_preset, write_random
 from tests.bark_model.reference import Reference
-from tests.bark_model.test_parity import Tally, fine_logit_error
+from tests.bark_model.test_parity import Tally, compare, fine_logit_error
 
 
 @pytest.mark.slow
@@ -30,19 +28,9 @@ def test_bark_small_end_to_end(tmp_path):
         Request(id="plain", text="A short sentence of speech.", sampling=sampling),
         Request(id="voiced", text="Another one, with a voice.", voice=bark.voice("random_0"), sampling=sampling),
     ]
-    tally = Tally()
+    tally = Tally(max_fine_error=error)
     for request, result in zip(requests, bark.synthesize(requests), strict=True):
         assert isinstance(result, Result)
-        semantic = reference.semantic(bark._ids(request), request.voice)
-        tally.check(result.semantic, np.array(semantic.tokens), np.array(semantic.margins), f"{request.id} semantic")
-        choices = reference.coarse(result.semantic, request.voice)
-        codes = unflatten_ids(np.array(choices.tokens), config.generation)
-        tally.check(result.coarse.T.ravel(), codes.T.ravel(), np.array(choices.margins), f"{request.id} coarse")
-        fine, margins = reference.fine(np.array(choices.tokens), request.voice)
-        assert np.array_equal(result.fine, fine) or margins.min() <= error
-        tally.compared += int((result.fine == fine).sum())
-        tally.left_out += int((result.fine != fine).sum())
-        audio = reference.decode(result.fine)
-        assert np.abs(result.audio - audio).max() <= 1e-5 * np.abs(audio).max()
+        compare(bark, reference, request, result, tally)
     print(f"\nbark-small: {tally.compared} choices equal, {tally.left_out} left out as near ties")
     assert tally.left_out * 10_000 < tally.compared

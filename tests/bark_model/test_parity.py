@@ -1,7 +1,7 @@
 """Greedy tokens equal transformers', stage by stage and end to end; logits and audio as close as float32 allows.
 
-Every choice's margin is kept. Choices closer than the measured logit error may differ; they are counted over all
-shapes and must be under 1 in 10,000.
+Every choice's margin is kept. A choice closer than the measured logit error may differ; it and what depends on it are
+counted as left out and must be under 1 in 10,000 of a shape's.
 """
 
 import jax
@@ -10,10 +10,11 @@ import pytest
 import torch
 from flax import nnx
 
-from bark_model import Request, Result, Sampling
-from bark_model.coarse import unflatten_ids
+from bark_model import Bark, Request, Result, Sampling
+from bark_model.coarse import flatten_codes, unflatten_ids
 from bark_model.networks import build, fill, read_parameters
 from tests.bark_model.conftest import SHAPES
+from tests.bark_model.reference import FineChoices, Reference
 
 TEXTS = (
     "I",
@@ -25,66 +26,117 @@ TEXTS = (
     "¿Qué tal? 你好",
     "one two three four five six seven eight nine ten eleven",
 )
+CAPPED = {"unbiased": {"0", "1", "6"}}
+"""The texts, by shape, whose reading comes to no end before the cap: without a voice (0, 6) and with one."""
+GREEDY = Sampling.greedy("transformers")
 MAX_LOGIT_ERROR = 5e-5
 """Largest difference of the two implementations' float32 logits; the tests below measure and print it."""
 
 
 class Tally:
-    """Compares choice by choice: equal, or excused by a margin below the error, which ends the row's comparison."""
+    """Compares choice by choice: equal, or excused by that choice's own margin; what comes after it is left out."""
 
-    def __init__(self):
+    def __init__(self, max_fine_error: float = MAX_LOGIT_ERROR):
         self.compared = self.left_out = 0
+        self.max_fine_error = max_fine_error
 
     def check(self, ours: np.ndarray, theirs: np.ndarray, margins: np.ndarray, where: str) -> None:
+        """Choices [T] made one after the other; the shorter row ended where the longer one went on."""
         different = np.flatnonzero(ours[: len(theirs)] != theirs[: len(ours)])
         end = different[0] if len(different) else min(len(ours), len(theirs))
         if len(different) or len(ours) != len(theirs):
-            margin = margins[end]
-            assert margin <= MAX_LOGIT_ERROR, f"{where}: choice {end} differs at a margin of {margin:.2e}"
+            _excuse(margins[end], MAX_LOGIT_ERROR, f"{where}: choice {end}")
         self.compared += int(end)
         self.left_out += max(len(ours), len(theirs)) - int(end)
+
+    def check_fine(self, ours: np.ndarray, theirs: FineChoices, where: str) -> None:
+        """Codes [K, T], of which a step makes many at once: none of them depends on another one of its own step."""
+        assert ours.shape == theirs.codes.shape, where
+        different = ours != theirs.codes
+        first = theirs.steps[different].min(initial=theirs.steps.max())
+        at_first = different & (theirs.steps == first)
+        for codebook, frame in np.argwhere(at_first):
+            place = f"{where}: codebook {codebook} frame {frame}"
+            _excuse(theirs.margins[codebook, frame], self.max_fine_error, place)
+        compared = (theirs.steps >= 0) & (theirs.steps <= first) & ~at_first  # step -1 was given
+        self.compared += int(compared.sum())
+        self.left_out += int((theirs.steps >= 0).sum() - compared.sum())
+
+
+def _excuse(margin: float, max_error: float, where: str) -> None:
+    assert margin <= max_error, f"{where} differs at a margin of {margin:.2e}"
+
+
+def compare(bark: Bark, reference: Reference, request: Request, result: Result, tally: Tally) -> None:
+    """Each stage is compared from our own tokens of the stage before, so that a near tie costs one stage only."""
+    g = bark.config.generation
+    if request.semantic is None:
+        theirs = reference.semantic(bark._ids(request), request.voice)
+        tally.check(result.semantic, np.array(theirs.tokens), np.array(theirs.margins), f"semantic {request.id}")
+    choices = reference.coarse(result.semantic, request.voice)
+    codes = unflatten_ids(np.array(choices.tokens), g)
+    assert result.coarse.shape == codes.shape
+    tally.check(result.coarse.T.ravel(), codes.T.ravel(), np.array(choices.margins), f"coarse {request.id}")
+    fine = reference.fine(flatten_codes(result.coarse, g), request.voice)
+    tally.check_fine(result.fine, fine, f"fine {request.id}")
+    audio = reference.decode(result.fine)
+    assert result.audio.shape == audio.shape
+    assert np.abs(result.audio - audio).max() <= 1e-5 * np.abs(audio).max()
 
 
 def requests_for(bark) -> list[Request]:
     """Ragged rows: no voice, the short voice and the long one in turn."""
     voices = [None, bark.voice("random_0"), bark.voice("random_1")]
+    return [Request(id=str(i), text=text, voice=voices[i % 3], sampling=GREEDY) for i, text in enumerate(TEXTS)]
+
+
+def longest_and_shortest(bark) -> list[Request]:
+    """Clips of one semantic token and of as many as a clip may have, each alone and with the longer voice."""
+    g = bark.config.generation
+    tokens = np.random.default_rng(5).integers(0, g.semantic_vocab_size, g.max_new_tokens)
     return [
-        Request(id=str(i), text=text, voice=voices[i % 3], sampling=Sampling.greedy("transformers"))
-        for i, text in enumerate(TEXTS)
+        Request(id=f"{length} of {voice}", semantic=tokens[:length], voice=voice and bark.voice(voice), sampling=GREEDY)
+        for length in (1, g.max_new_tokens)
+        for voice in (None, "random_1")
     ]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_greedy_tokens_end_to_end(shape, barks, references):
-    """Each stage is compared from our own tokens of the stage before, so that a near tie costs one stage only."""
-    bark, reference, tally = barks(shape), references(shape), Tally()
-    requests = requests_for(bark)
+    bark, tally = barks(shape), Tally()
+    requests = [*requests_for(bark), *longest_and_shortest(bark)]
     results = bark.synthesize(requests)
     assert all(isinstance(result, Result) for result in results), results
     for request, result in zip(requests, results, strict=True):
-        theirs = reference.semantic(bark._ids(request), request.voice)
-        tally.check(result.semantic, np.array(theirs.tokens), np.array(theirs.margins), f"semantic {request.id}")
-
-        choices = reference.coarse(result.semantic, request.voice)
-        theirs_ids = np.array(choices.tokens)
-        theirs_codes = unflatten_ids(theirs_ids, bark.config.generation)
-        tally.check(result.coarse.T.ravel(), theirs_codes.T.ravel(), np.array(choices.margins), f"coarse {request.id}")
-
-        if np.array_equal(result.coarse, theirs_codes):
-            fine, margins = reference.fine(theirs_ids, request.voice)
-            excused = margins.min() <= MAX_LOGIT_ERROR
-            assert np.array_equal(result.fine, fine) or excused, f"fine {request.id}"
-            same = int((result.fine == fine).sum())
-            tally.compared, tally.left_out = tally.compared + same, tally.left_out + fine.size - same
-
-        audio = reference.decode(result.fine)
-        peak = np.abs(audio).max()
-        assert result.audio.shape == audio.shape
-        assert np.abs(result.audio - audio).max() <= 1e-5 * peak
+        compare(bark, references(shape), request, result, tally)
     print(f"\n{shape}: {tally.compared} choices equal, {tally.left_out} left out as near ties")
     assert tally.left_out * 10_000 < tally.compared + tally.left_out
-    lengths = [len(result.semantic) for result in results]
-    assert len(set(lengths)) > 3, f"the random weights give lengths {lengths}: too alike to prove anything"
+
+    lengths, cap = [len(result.semantic) for result in results], bark.config.generation.max_new_tokens
+    print(f"{shape}: clips of {lengths} semantic tokens")
+    assert len(set(lengths[: len(TEXTS)])) > 3, "the random weights give lengths too alike to prove anything"
+    assert lengths[len(TEXTS) :] == [1, 1, cap, cap]
+    assert {result.id for result in results if result.stop_reason == "cap"} == CAPPED.get(shape, set())
+
+
+def test_a_choice_is_excused_by_its_own_margin_only():
+    """Two windows of two codebooks; another's near tie excuses nothing; what follows a difference is left out."""
+    codes = np.zeros((4, 5), int)
+    steps = np.array([[-1] * 5, [-1] * 5, [0, 0, 0, 2, 2], [1, 1, 1, 3, 3]])
+    margins = np.ones((4, 5))
+    margins[2, 1] = margins[3, 4] = 1e-6
+    theirs = FineChoices(codes, margins, steps)
+    ours, tally = codes.copy(), Tally()
+    tally.check_fine(ours, theirs, "equal")
+    assert (tally.compared, tally.left_out) == (10, 0)
+    ours[2, 1], ours[3, 0] = 1, 1
+    tally.check_fine(ours, theirs, "excused")
+    assert (tally.compared, tally.left_out) == (12, 8)
+    ours[2, 2] = 1
+    with pytest.raises(AssertionError, match=r"it: codebook 2 frame 2 differs at a margin of 1.00e\+00"):
+        tally.check_fine(ours, theirs, "it")
+    with pytest.raises(AssertionError, match=r"it: choice 1 differs at a margin of 1.00e\+00"):
+        tally.check(np.array([1, 2, 3]), np.array([1, 1, 3]), np.array([0.0, 1.0, 0.0]), "it")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
