@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.manifest import load_manifest
+
 from .conftest import Project
 
 RECORDS = 10_000
 SETTLED = 1_000
 GROWTH = 1.05
+SEEN_TO = 0.95
+"""The process may end between two looks; by then this part of the units had to be committed."""
 
 
 def peak_mb(pid: int) -> float:
@@ -29,7 +33,7 @@ def worker_of(launcher: int) -> int:
 
 
 def soak(project: Project) -> list[tuple[int, float]]:
-    """(records committed, peak memory in MB) each time a unit was committed, of the one process that works."""
+    """(records committed, peak memory in MB) as units were committed, of the one process that works."""
     project.write(a_txt="".join(f"Short record {n}.\n" for n in range(RECORDS)))
     project.values |= {"unit_audio_s": 200, "devices": {"slots": 16}}
     assert project.run(command="plan") == 0  # writes the job file
@@ -48,7 +52,10 @@ def soak(project: Project) -> list[tuple[int, float]]:
         said = launcher.communicate()[1]
     assert launcher.returncode in (0, 3), said
     assert "starting it again" not in said
-    return [(committed * RECORDS // last, peak) for committed, peak in seen]
+    manifest = load_manifest(project.store)
+    assert (manifest.records, manifest.done + manifest.failed) == (RECORDS, RECORDS)
+    mean = RECORDS / len(manifest.shards)  # of a unit: units are of nearly equal size
+    return [(round(committed * mean), peak) for committed, peak in seen]
 
 
 def check_growth(seen: list[tuple[int, float]], capsys, name: str) -> None:
@@ -56,7 +63,7 @@ def check_growth(seen: list[tuple[int, float]], capsys, name: str) -> None:
     records, late = seen[-1]
     with capsys.disabled():
         print(f"\n{name}: {early:.0f} MB after {SETTLED} records, {late:.0f} MB after {records}", end=" ")
-    assert records == RECORDS
+    assert records >= SEEN_TO * RECORDS, "the last look came too early to tell of the whole run"
     assert late <= GROWTH * early
 
 
