@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +20,7 @@ from bark_model.checkpoint import CheckpointError
 _CONNECT_S, _READ_S = 5, 20  # of a socket
 _CALL_S = 60  # of a request with its retries
 _BLOCK_BYTES = 16 << 20
-_LOGIN = "run `gcloud auth application-default login`"
+LOGIN = "run `gcloud auth application-default login`"
 
 
 class ObjectStore:
@@ -29,7 +30,7 @@ class ObjectStore:
         self.url = url.rstrip("/")
         self._is_gcs = url.startswith(("gs://", "gcs://"))
         with _one_line_errors(f"checkpoint {url!r}"):
-            self._filesystem, root = (_gcs(), url.partition("://")[2]) if self._is_gcs else _other(url)
+            self._filesystem, root = (cloud_storage(), url.partition("://")[2]) if self._is_gcs else _other(url)
             listed = self._filesystem.find(root, detail=True, **self._patience)
         self._root = root.rstrip("/") + "/"
         self.files: dict[str, dict[str, Any]] = {
@@ -89,12 +90,12 @@ def _other(url: str) -> tuple[Any, str]:
     return fsspec.core.url_to_fs(url, use_listings_cache=False)
 
 
-def _gcs() -> Any:
+def cloud_storage(**options: Any) -> Any:
+    """gcsfs with the time-outs of this module and no cache of listings. ImportError without gcsfs; see check_login."""
     # Read at gcsfs's import: the class that it then gives to others stalls every call by 45 to 60 s to ask for zones.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     try:
         import aiohttp
-        import google.auth
         from gcsfs.core import GCSFileSystem
     except ImportError as error:
         raise ImportError("gs:// needs gcsfs: pip install 'bark-beam[gcp]'") from error
@@ -102,13 +103,22 @@ def _gcs() -> Any:
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if not emulator:
-        google.auth.default()  # gcsfs itself would go on as nobody
+        check_login()
     return GCSFileSystem(
         token="anon" if emulator else "google_default",
         endpoint_url=emulator or None,
         use_listings_cache=False,
         requests_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_READ_S),
+        **options,
     )
+
+
+@cache
+def check_login() -> None:
+    """DefaultCredentialsError when google.auth finds no login: gcsfs itself would wait 16 s and go on as nobody."""
+    import google.auth
+
+    google.auth.default()
 
 
 @contextmanager
@@ -125,9 +135,9 @@ def _reason(error: Exception) -> str:
     """What went wrong and what to do about it."""
     kind, status = type(error).__name__, getattr(error, "code", None)
     if kind == "DefaultCredentialsError":
-        return f"gs:// needs a Google login: {_LOGIN}"
+        return f"gs:// needs a Google login: {LOGIN}"
     if kind == "RefreshError":
-        return f"the credentials were refused: {_LOGIN}"
+        return f"the credentials were refused: {LOGIN}"
     if status in (401, 403) or str(error).startswith("Forbidden"):  # the latter is how gcsfs tells of 403
         return f"access denied ({status or 403}): grant this account 'Storage Object Viewer' on the bucket"
     if isinstance(error, FileNotFoundError):

@@ -15,7 +15,6 @@ from bark_model import semantic as semantic_stage
 from bark_model.sampling import RowSampling
 from benchmarks.workload import seconds
 
-PREFILL_ROWS = 4
 CODEC_FRAMES = 375
 """Five seconds of audio."""
 COMPILATION = "/jax/core/compile/backend_compile_duration"
@@ -103,7 +102,7 @@ def units(folder: str, dtype: str, rows: list[int]) -> dict:
     second of it.
     """
     bark = Bark.load(folder, slots=max(rows), dtype=dtype)
-    few = min(PREFILL_ROWS, max(rows))
+    few = bark.hardware.prefill_rows
     common = {
         "semantic_prefill": _prefill(bark, "semantic", few, bark.config.generation.semantic_prefill_length),
         "coarse_prefill": _prefill(bark, "coarse", few, bark.config.generation.coarse_prefill_length),

@@ -47,7 +47,7 @@ class SemanticEngine(Engine):
 
     def _run(self, parameters: Any, requests: Sequence[Request], texts: Sequence[TextIds]):
         # Longest first: the tail, where slots stand empty, is then made of short rows.
-        waiting = deque(sorted(range(len(requests)), key=lambda i: -len(texts[i])))
+        waiting = deque(sorted(range(len(requests)), key=lambda i: self._expected(requests[i], texts[i]), reverse=True))
         seats = Seats(self.hardware)
         results: list[Any] = [None] * len(requests)
         state = self._empty()
@@ -69,6 +69,10 @@ class SemanticEngine(Engine):
                     results[seats.row[device, slot]] = (row.copy(), int(stop[device, slot]))
                     seats.row[device, slot] = -1
         return results
+
+    def _expected(self, request: Request, text: TextIds) -> tuple[int, int]:
+        """How long a row may get and, of rows that may get equally long, how much they have to say."""
+        return semantic.token_limit(request.sampling.semantic.max_duration_s, self.config.generation)[0], len(text)
 
     def _rows(self, row: np.ndarray, slot: np.ndarray, requests, texts) -> semantic.SemanticRows:
         g = self.config.generation

@@ -18,7 +18,7 @@ from bark_model.outcomes import Request
 from bark_model.replicated import Program, Replicas
 
 PREFILL_ROWS = 4
-"""Rows a device prefills together: small, because slots come free one by one."""
+"""Rows an accelerator prefills together: few, because slots come free one by one. A CPU is busy with one."""
 
 
 class NonFinite(Exception):
@@ -36,6 +36,10 @@ class Hardware:
     @property
     def capacity(self) -> int:
         return self.replicas.count * self.slots
+
+    @property
+    def prefill_rows(self) -> int:
+        return 1 if self.replicas.devices[0].platform == "cpu" else min(PREFILL_ROWS, self.slots)
 
 
 class Engine:
@@ -86,7 +90,7 @@ class Seats:
 
     def __init__(self, hardware: Hardware):
         self.row = np.full((hardware.replicas.count, hardware.slots), -1)
-        self.prefill_rows = min(PREFILL_ROWS, hardware.slots)
+        self.prefill_rows = hardware.prefill_rows
 
     @property
     def occupied(self) -> np.ndarray:

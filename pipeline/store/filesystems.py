@@ -3,18 +3,16 @@
 Nothing is ever written through these: a store's create-only write is in `gcs.py`, gcsfs's own is not safe.
 """
 
-import functools
-import logging
 import os
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from bark_model.object_store import LOGIN, check_login, cloud_storage
 from pipeline.errors import UsageError, excerpt
 from pipeline.store.errors import NoCredentials
 
 _BLOCK_BYTES = 8 << 20
-_CONNECT_S, _READ_S = 5, 20  # a socket's time-outs; without them a dead server holds a call for over 5 minutes
 
 
 def is_local(uri: str) -> bool:
@@ -41,34 +39,19 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _gcs() -> fsspec.AbstractFileSystem:
-    # Read at gcsfs's import: its zonal-bucket probe stalls every call by 45 to 60 s.
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     try:
-        import aiohttp
-        import gcsfs
+        if not os.environ.get("STORAGE_EMULATOR_HOST"):
+            check_credentials()
+        return cloud_storage(block_size=_BLOCK_BYTES)
     except ImportError as error:
         raise UsageError("gs:// needs gcsfs: pip install 'bark-beam[gcp]'") from error
-    # gcsfs logs a traceback of 40 lines beside the exception that it raises anyway.
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    if not emulator:
-        check_credentials()
-    return gcsfs.GCSFileSystem(
-        token="anon" if emulator else "google_default",
-        endpoint_url=emulator or None,
-        use_listings_cache=False,
-        block_size=_BLOCK_BYTES,
-        requests_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=_READ_S),
-    )
 
 
-@functools.cache
 def check_credentials() -> None:
-    """NoCredentials when google.auth finds no login (gcsfs itself would wait 16 s and go on as nobody)."""
-    import google.auth
+    """NoCredentials, in a second, when google.auth finds no login."""
     from google.auth.exceptions import DefaultCredentialsError
 
     try:
-        google.auth.default()
+        check_login()
     except DefaultCredentialsError as error:
-        raise NoCredentials("gs:// needs a Google login: run `gcloud auth application-default login`") from error
+        raise NoCredentials(f"gs:// needs a Google login: {LOGIN}") from error

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bark_model import Bark, Failure, FineSampling, Request, Result, Sampling, SemanticSampling
+from bark_model.engines.slots import Hardware
 from tests.bark_model.conftest import SLOTS
 
 
@@ -69,6 +70,18 @@ def test_four_devices(bark, batch):
     assert four.hardware.replicas.count == 4
     for request, outcome in zip(requests, four.synthesize(requests), strict=True):
         assert same(outcome, outcomes[requests.index(request)]), request.id
+
+
+def test_rows_that_are_prefilled_together(bark, monkeypatch):
+    """As an accelerator does it: packs of prompts, of which some places are nobody's."""
+    monkeypatch.setattr(Hardware, "prefill_rows", 3)
+    packed = Bark.load(bark.checkpoint, slots=SLOTS, devices=jax.local_devices())
+    requests = mixed_requests(bark)
+    outcomes = packed.synthesize(requests)
+    assert sum(isinstance(outcome, Result) for outcome in outcomes) >= 8, outcomes
+    for request, outcome in zip(requests[::3], outcomes[::3], strict=True):
+        [alone] = packed.synthesize([request])
+        assert same(alone, outcome), request.id
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -4,17 +4,17 @@ import google.auth
 import pytest
 from google.auth.exceptions import DefaultCredentialsError
 
+from bark_model.object_store import check_login
 from pipeline.errors import UsageError
-from pipeline.store import filesystems
 from pipeline.store.errors import NoCredentials
 from pipeline.store.filesystems import filesystem
 
 
 @pytest.fixture(autouse=True)
 def fresh_login():
-    filesystems.check_credentials.cache_clear()
+    check_login.cache_clear()
     yield
-    filesystems.check_credentials.cache_clear()
+    check_login.cache_clear()
 
 
 def test_local_paths_in_both_spellings(tmp_path, monkeypatch):
@@ -41,7 +41,8 @@ def test_no_login_is_said_at_once_and_in_one_line(monkeypatch):
 
 
 def test_without_the_gcp_extra_its_name_is_given(monkeypatch):
-    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+    monkeypatch.setitem(sys.modules, "gcsfs.core", None)
     with pytest.raises(UsageError, match=r"^gs:// needs gcsfs: pip install 'bark-beam\[gcp\]'$"):
         filesystem("gs://bucket/x")
 
