@@ -124,22 +124,6 @@ def trained(path: Path, model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def neutral_fine(stage: FineModel, embed: torch.Tensor) -> FineModel:
-    """A fine stage that adds nothing: it always answers the code nearest to zero, in every codebook.
-
-    The final norm gives one constant direction, and the row of that code alone points there.
-    """
-    stage.body.layernorm_final.weight.zero_()
-    stage.body.layernorm_final.bias.zero_()
-    stage.body.layernorm_final.bias[0] = 1.0
-    for k, table in enumerate(stage.tables):
-        table.projection.zero_()
-        table.free[:, 0] = -8.0
-        table.free[embed[k].square().sum(1).argmin(), 0] = 8.0
-    return stage
-
-
-@torch.no_grad()
 def build_model(work: Path) -> BarkModel:
     """BarkModel with every trained part in place, the structured tables folded into plain ones."""
     codec = load_codec(work)
@@ -147,8 +131,6 @@ def build_model(work: Path) -> BarkModel:
     semantic = trained(work / "semantic.pt", SemanticModel())
     coarse = trained(work / "coarse.pt", CoarseModel(embed))
     fine = trained(work / "fine.pt", FineModel(embed))
-    if not (work / "fine.pt").exists():
-        fine = neutral_fine(fine, embed)
     model = BarkModel(bark_config()).eval()
     for part, stage in ((model.semantic, semantic), (model.coarse_acoustics, coarse), (model.fine_acoustics, fine)):
         missing, unexpected = part.load_state_dict(stage.body.state_dict(), strict=False)

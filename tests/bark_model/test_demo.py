@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from bark_model import Bark, Request, Result, Sampling
-from bark_model.coarse import unflatten_ids
 from tests.bark_model.reference import Reference
-from tests.bark_model.test_parity import MAX_LOGIT_ERROR, Tally
+from tests.bark_model.test_parity import Tally, compare
 
 RATE = 24000
 WINDOW, HOP = 1024, 320
@@ -87,15 +86,7 @@ def test_greedy_tokens_of_the_demo_voice_are_transformers(bark, request_, result
     """One sentence, one voice, greedy; its weights are float16 in the file and float32 in both programs."""
     reference, tally = Reference(bark.checkpoint.folder), Tally()
     assert result.stop_reason == "eos"
-    theirs = reference.semantic(bark._ids(request_), request_.voice)
-    tally.check(result.semantic, np.array(theirs.tokens), np.array(theirs.margins), "semantic")
-    choices = reference.coarse(result.semantic, request_.voice)
-    codes = unflatten_ids(np.array(choices.tokens), bark.config.generation)
-    tally.check(result.coarse.T.ravel(), codes.T.ravel(), np.array(choices.margins), "coarse")
-    fine, margins = reference.fine(np.array(choices.tokens), request_.voice)
-    assert np.array_equal(result.fine, fine) or margins.min() <= MAX_LOGIT_ERROR
-    audio = reference.decode(result.fine)
-    assert np.abs(result.audio - audio).max() <= 1e-5 * np.abs(audio).max()
+    compare(bark, reference, request_, result, tally)
     assert tally.compared > 100
     assert not tally.left_out
 
