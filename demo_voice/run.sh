@@ -16,12 +16,13 @@ fi
 run() { "$WORK/env/bin/python" "$@"; }
 
 [ -f "$WORK/text/train.txt" ] || run make_text.py "$WORK/text"
-run make_speech.py "$WORK" --shards 37 --processes "$THREADS"
+run make_speech.py "$WORK" --shards 103 --processes "$THREADS"
 run make_codes.py "$WORK" --shards 37 --threads "$THREADS"
-run train_semantic.py "$WORK" --steps 1750 --threads "$THREADS"
+run train_semantic.py "$WORK" --steps 3800 --shards 103 --threads "$THREADS"
 run train_coarse.py "$WORK" --steps 1500 --threads "$THREADS"
 run train_decoder.py "$WORK" --steps 2200 --shards 18 --threads "$THREADS"
-run train_encoder.py "$WORK" --steps 900 --shards 6 --threads "$THREADS"
+run train_encoder.py "$WORK" --steps 2500 --shards 12 --threads "$THREADS"
+run train_fine.py "$WORK" --steps 1600 --shards 20 --threads "$THREADS"
 run export.py "$WORK" "$CHECKPOINT"
 run evaluate.py "$WORK" "$CHECKPOINT" --threads "$THREADS"
 run spectrograms.py "$WORK" pictures
