@@ -30,7 +30,7 @@ class Model(Protocol):
         ...
 
     def warm_up(self, *, start: Stage, to: Stage) -> Sequence[Compiled]:
-        """Compiles and runs every program of the stages after `start` up to `to`."""
+        """Compiles every program of the stages after `start` up to `to`, and runs none of them."""
         ...
 
     def synthesize(self, requests: Sequence[Request], *, to: Stage) -> Sequence[Result | Failure]:

@@ -48,13 +48,10 @@ class SharedModel:
         the batches will fall back, too."""
         for slots in slot_ladder(self._slots):
             try:
-                compiled = self.at_slots(slots).warm_up(start=start, to=to)
+                return self.at_slots(slots).warm_up(start=start, to=to)
             except Exception as error:
                 if not is_out_of_memory(error) or slots == 1:
                     raise
-            else:
-                self.newly_used()  # running the programs once was no work
-                return compiled
         raise AssertionError(self._slots)
 
     def newly_used(self) -> dict[Stage, Usage]:

@@ -18,6 +18,7 @@ from pipeline.store import Store, StoreError
 
 LISTED = 1000
 """Most problems, and most files of a kind, that a report lists; all are counted."""
+SHOWN = 5
 
 
 class Listing(list[str]):
@@ -29,6 +30,11 @@ class Listing(list[str]):
         self.total += 1
         if len(self) < LISTED:
             self.append(one)
+
+    def short(self) -> str:
+        """`3 files: a, b, c` or `70 files: a, b, c, d, e and 65 more`."""
+        more = f" and {self.total - SHOWN} more" if self.total > SHOWN else ""
+        return f"{self.total} files: {', '.join(self[:SHOWN])}{more}"
 
 
 @dataclass

@@ -1,13 +1,11 @@
 """`bark-beam status` and `bark-beam verify`: what an output says of itself."""
 
 from argparse import Namespace
-from collections.abc import Sequence
 
 from pipeline.display import duration
 from pipeline.status import Status, open_run, read_status
 
 DAMAGED = 1
-SHOWN_FILES = 5
 
 
 def status(options: Namespace, flags: list[str]) -> int:
@@ -39,15 +37,9 @@ def verify(options: Namespace, flags: list[str]) -> int:
     for problem in report.problems:
         print(problem)
     if report.strays.total:
-        print(f"left by stopped or superseded attempts, may be removed: {_shown(report.strays, report.strays.total)}")
+        print(f"left by stopped or superseded attempts, may be removed: {report.strays.short()}")
     if report.foreign.total:
-        print(f"not written by bark-beam: {_shown(report.foreign, report.foreign.total)}")
+        print(f"not written by bark-beam: {report.foreign.short()}")
     verdict = "whole" if report.is_whole else f"{report.problems.total} problems"
     print(f"{verdict}: {report.done} records done, {report.failed} failed, {report.files} files, {report.bytes} bytes")
     return 0 if report.is_whole else DAMAGED
-
-
-def _shown(first: Sequence[str], count: int) -> str:
-    """`3 files: a, b, c` or `70 files: a, b, c and 67 more`."""
-    more = f" and {count - SHOWN_FILES} more" if count > SHOWN_FILES else ""
-    return f"{count} files: {', '.join(first[:SHOWN_FILES])}{more}"

@@ -3,12 +3,13 @@
 from argparse import Namespace
 from pathlib import Path
 
-from bark_model.voices import MAX_VOICE_BYTES, list_presets, make_voice, read_voice_npz, voice_npz
+from bark_model.voices import list_presets, make_voice, read_voice_npz, voice_npz
 from pipeline.commands.target import target_file
 from pipeline.errors import UsageError, excerpt
 from pipeline.manifest import load_manifest, read_shard_commit
 from pipeline.model import open_checkpoint
 from pipeline.outputs.tokens import TokenRow, read_tokens
+from pipeline.prepare import read_voice
 from pipeline.status import open_run
 from pipeline.store import Store
 
@@ -29,9 +30,9 @@ def _check(options: Namespace) -> int:
     file = Path(options.file)
     if not file.is_file():
         raise UsageError(f"{options.file}: there is no such file")
-    with file.open("rb") as opened:
-        data = opened.read(MAX_VOICE_BYTES + 1)
-    voice = read_voice_npz(options.file, data, open_checkpoint(options.checkpoint).config.generation)
+    voice = read_voice_npz(
+        options.file, read_voice(options.file), open_checkpoint(options.checkpoint).config.generation
+    )
     print(f"{options.file} is a voice: {voice.semantic.size} semantic tokens, {voice.fine.shape[1]} frames")
     return 0
 

@@ -55,7 +55,6 @@ class Bark:
         misbehave(os.environ.get("FAKE_BARK_WARM_UP", ""), self.slots)
         due = STAGES[STAGES.index(start) + 1 : STAGES.index(to) + 1]
         note("warm_up", str(self.slots), *due)
-        self._use(due, 1)
         return [Compiled(f"{stage} step", f"[{self.slots}]", 1.5) for stage in due]
 
     def _use(self, stages: Sequence[str], *lengths: int) -> None:
