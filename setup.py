@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["bark_model", "bark_model.*", "pipeline", "pipeline.*", "configs"]),
     package_data={
-        "bark_model": ["demo_checkpoint/**/*"],
+        "bark_model": ["cpu_kernels.cc", "demo_checkpoint/**/*"],
         "configs": ["*.yaml", "demo/*"],
     },
     install_requires=[

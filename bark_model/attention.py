@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from bark_model import cpu_kernels
+
 LOWEST = float(jnp.finfo(jnp.float32).min)
 QUERY_BLOCK = 128
 """Queries of a causal sequence that share one slice of keys: [1 1 0 0] and [1 1 1 1] for T 4 in blocks of 2."""
@@ -26,6 +28,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool) 
 
     causal: query 2 of T 4 looks at  [1 1 1 0].
     """
+    if cpu_kernels.attends(query):
+        return cpu_kernels.attend(query, key, value, causal=causal)
     ways = {"cpu": partial(_head_by_head, causal=causal), "default": partial(_whole, causal=causal)}
     if jax.default_backend() == "gpu" and query.dtype != jnp.float32 and _has_cudnn_attention():
         ways["cuda"] = partial(_cudnn, causal=causal)
@@ -38,6 +42,8 @@ def attend_cache(query: jax.Array, keys: jax.Array, values: jax.Array, place: ja
     Row s looks at positions 0..place[s]; what lies behind must be finite. `dtype` is the one that was packed.
     Returns float32 [S, N, H].
     """
+    if cpu_kernels.attends(query):
+        return cpu_kernels.attend_cache(query, keys, values, place)
     return jax.lax.platform_dependent(
         query,
         keys,
@@ -89,7 +95,7 @@ def _whole(query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool) 
 
 
 def _head_by_head(query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool) -> jax.Array:
-    """For a CPU: a block's scores fit its cache, and a causal block of queries skips the keys behind it.
+    """For a CPU without the kernels: a block's scores fit its cache; a causal block skips the keys behind it.
 
     q k^T is float32 whatever the inputs: over an H of 64 a CPU's 16-bit products are no faster. Over T they are.
     """

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from bark_model import cpu_kernels
 from bark_model.attention import attend, pack, unpack
 from bark_model.config import TransformerConfig
 
@@ -36,8 +37,17 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width_out, dtype)) if bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = jnp.dot(x, self.kernel[...], preferred_element_type=jnp.float32)
+        y = self.columns(x, 0, self.kernel.shape[1])
         return y if self.bias is None else y + self.bias[...].astype(jnp.float32)
+
+    def columns(self, x: jax.Array, first: int, count: int) -> jax.Array:
+        """x W[:, first : first + count], [..., A] -> float32 [..., count]; no other column is computed."""
+        kernel = self.kernel[...]
+        if cpu_kernels.multiplies(x, kernel):
+            return cpu_kernels.product(x, kernel, first, count)
+        return jnp.dot(
+            x, jax.lax.slice_in_dim(kernel, first, first + count, axis=1), preferred_element_type=jnp.float32
+        )
 
 
 class Embedding(nnx.Module):

@@ -105,9 +105,7 @@ class CausalTransformer(nnx.Module):
 
     def logits(self, hidden: jax.Array, first: int, count: int) -> jax.Array:
         """[S, D] -> float32 logits [S, count] of the classes first..first+count-1; no other class is computed."""
-        kernel = jax.lax.slice_in_dim(self.head.kernel[...], first, first + count, axis=1)
-        hidden = self.norm_final(hidden).astype(self.dtype)
-        return jnp.dot(hidden, kernel, preferred_element_type=jnp.float32)
+        return self.head.columns(self.norm_final(hidden).astype(self.dtype), first, count)
 
 
 def _write(cache: jax.Array, new: jax.Array, place: jax.Array) -> jax.Array:

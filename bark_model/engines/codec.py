@@ -43,7 +43,7 @@ class CodecEngine(Engine):
             lengths.append(width := bucket(width + 1))
         for width in lengths:
             rows = (np.zeros((1, g.n_fine_codebooks, width), np.int32), np.zeros(1, np.int32))
-            self._decode.compile(parameters, self.hardware.replicas.spread(rows, self.hardware.slots))
+            self._decode.compile(parameters, self.hardware.replicas.spread(rows, self.hardware.batch_rows))
 
     def decode(self, codes: Sequence[FineCodes]) -> list[Waveform | NonFinite]:
         """[K, T] codes -> float32 [L] audio, L = T * samples a frame."""
@@ -64,14 +64,15 @@ class CodecEngine(Engine):
         for i, length in enumerate(lengths):
             buckets.setdefault(bucket(-(-length // unit)) * unit, []).append(i)
         results: list[Any] = [None] * len(arrays)
-        replicas, slots, capacity = self.hardware.replicas, self.hardware.slots, self.hardware.capacity
+        replicas, rows = self.hardware.replicas, self.hardware.batch_rows
+        capacity = replicas.count * rows
         with self.session() as parameters:
             for width, members in sorted(buckets.items()):
                 for first in range(0, len(members), capacity):
                     chosen = members[first : first + capacity]
                     padded = np.stack([_pad_right(arrays[i], width) for i in chosen])
                     batch = (padded, np.array([lengths[i] for i in chosen], np.int32))
-                    done = replicas.run_rows(program, parameters, batch, slots)
+                    done = replicas.run_rows(program, parameters, batch, rows)
                     self.meter.count(busy=sum(lengths[i] for i in chosen) // unit, slots=width // unit * capacity)
                     for i, row in zip(chosen, done, strict=True):
                         results[i] = row

@@ -27,7 +27,7 @@ class FineEngine(Engine):
         g, request = self.config.generation, empty_request()
         row = fine.FineRow(np.zeros((g.n_coarse_codebooks, 1), np.int32), None, g)
         self._window.compile(
-            parameters, self.hardware.replicas.spread(self._rows([row], [request]), self.hardware.slots)
+            parameters, self.hardware.replicas.spread(self._rows([row], [request]), self.hardware.batch_rows)
         )
 
     def run(self, requests: Sequence[Request], codes: Sequence[CoarseCodes]) -> list[FineCodes | NonFinite]:
@@ -40,12 +40,13 @@ class FineEngine(Engine):
         waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].num_windows))
         active: list[int] = []
         broken: set[int] = set()
-        replicas, slots, capacity = self.hardware.replicas, self.hardware.slots, self.hardware.capacity
+        replicas, batch_rows = self.hardware.replicas, self.hardware.batch_rows
+        capacity = replicas.count * batch_rows
         while waiting or active:
             while waiting and len(active) < capacity:
                 active.append(waiting.popleft())
             batch = self._rows([rows[i] for i in active], [requests[i] for i in active])
-            predicted, finite = replicas.run_rows(self._window, parameters, batch, slots)
+            predicted, finite = replicas.run_rows(self._window, parameters, batch, batch_rows)
             self.meter.count(busy=len(active), slots=capacity)
             for place, i in enumerate(active):
                 rows[i].advance(predicted[place])

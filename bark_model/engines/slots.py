@@ -18,7 +18,7 @@ from bark_model.outcomes import Request
 from bark_model.replicated import Program, Replicas
 
 PREFILL_ROWS = 4
-"""Rows an accelerator prefills together: few, because slots come free one by one. A CPU is busy with one."""
+"""Rows an accelerator prefills together: few, because slots come free one by one."""
 
 
 class NonFinite(Exception):
@@ -39,7 +39,13 @@ class Hardware:
 
     @property
     def prefill_rows(self) -> int:
-        return 1 if self.replicas.devices[0].platform == "cpu" else min(PREFILL_ROWS, self.slots)
+        """Rows a device prefills together."""
+        return min(PREFILL_ROWS, self.batch_rows)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows a device takes through a fine window or the codec together; one already keeps all of a CPU busy."""
+        return 1 if self.replicas.devices[0].platform == "cpu" else self.slots
 
 
 class Engine:

@@ -72,9 +72,9 @@ def test_four_devices(bark, batch):
         assert same(outcome, outcomes[requests.index(request)]), request.id
 
 
-def test_rows_that_are_prefilled_together(bark, monkeypatch):
-    """As an accelerator does it: packs of prompts, of which some places are nobody's."""
-    monkeypatch.setattr(Hardware, "prefill_rows", 3)
+def test_rows_that_a_device_takes_together(bark, monkeypatch):
+    """As accelerators do it: packs of prompts, windows and clips, of which some places are nobody's."""
+    monkeypatch.setattr(Hardware, "batch_rows", 3)
     packed = Bark.load(bark.checkpoint, slots=SLOTS, devices=jax.local_devices())
     requests = mixed_requests(bark)
     outcomes = packed.synthesize(requests)
