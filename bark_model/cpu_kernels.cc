@@ -261,56 +261,60 @@ void attend_cache(ffi::ThreadPool& pool, const T* query, const T* keys, const T*
 constexpr int64_t QUERIES = 32;       // of a task: their scores of 1024 positions fit the second cache
 constexpr int64_t VALUE_DEPTH = 128;  // values read together
 
-// query, keys, values and out [heads, length, H]. Weights are rounded to T before they meet the values.
+// query, keys, values and out lie as [batch, length, heads, H]. Weights are rounded to T before they meet the values.
 //
 // causal, length 4 in blocks of 2 queries:  [1 0 . .]  [1 1 . .]  [1 1 1 0]  [1 1 1 1]   (.: not computed)
 template <typename T>
-void attend(ffi::ThreadPool& pool, const T* query, const T* keys, const T* values, float* out, int64_t heads,
-            int64_t length, int64_t H, bool causal) {
-  const int64_t blocks = (length + QUERIES - 1) / QUERIES;
-  const int64_t positions = round_up(length, COLUMNS), width = round_up(H, COLUMNS);
-  std::vector<T> turned(heads * H * positions), padded(heads * positions * width);  // [H, T] and [T, H], zeros behind
-  parallel(pool, heads, [=, &turned, &padded](int64_t head) {
-    const T *key = keys + head * length * H, *value = values + head * length * H;
+void attend(ffi::ThreadPool& pool, const T* query, const T* keys, const T* values, T* out, int64_t batch,
+            int64_t heads, int64_t length, int64_t H, bool causal) {
+  const int64_t blocks = (length + QUERIES - 1) / QUERIES, next = heads * H;  // from a position to the next
+  // One piece more than needed: numbers 4 KiB apart would take each other's place in the first cache.
+  const int64_t positions = round_up(length, COLUMNS) + COLUMNS, width = round_up(H, COLUMNS);
+  const auto begin = [=](int64_t head) { return head / heads * length * next + head % heads * H; };
+  std::vector<T> turned(batch * heads * H * positions);      // keys [H, T]
+  std::vector<T> padded(batch * heads * positions * width);  // values [T, H], zeros behind
+  parallel(pool, batch * heads, [=, &turned, &padded](int64_t head) {
+    const T *key = keys + begin(head), *value = values + begin(head);
     T *key_to = turned.data() + head * H * positions, *value_to = padded.data() + head * positions * width;
     for (int64_t start = 0; start < length; start += COLUMNS)
       for (int64_t h = 0; h < H; ++h)
-        for (int64_t t = start; t < std::min(start + COLUMNS, length); ++t) key_to[h * positions + t] = key[t * H + h];
-    for (int64_t t = 0; t < length; ++t) std::copy_n(value + t * H, H, value_to + t * width);
+        for (int64_t t = start; t < std::min(start + COLUMNS, length); ++t)
+          key_to[h * positions + t] = key[t * next + h];
+    for (int64_t t = 0; t < length; ++t) std::copy_n(value + t * next, H, value_to + t * width);
   });
-  parallel(pool, heads * blocks, [=, &turned, &padded](int64_t task) {
+  parallel(pool, batch * heads * blocks, [=, &turned, &padded](int64_t task) {
     const int64_t head = task / blocks, start = task % blocks * QUERIES, count = std::min(QUERIES, length - start);
-    const int64_t seen = round_up(causal ? start + count : length, COLUMNS);
+    const int64_t seen = round_up(causal ? start + count : length, COLUMNS), step = seen + LANES;
     const T* key = turned.data() + head * H * positions;
     const T* value = padded.data() + head * positions * width;
     static thread_local std::vector<float> scores, sums;
     static thread_local std::vector<T> weights;
-    scores.resize(count * seen);
+    scores.resize(count * step);
+    weights.resize(count * step);
     sums.resize(count * width);
-    weights.resize(count * seen);
     for (int64_t t = 0; t < seen; t += COLUMNS)
-      tiles(count, query + (head * length + start) * H, H, key + t, positions, H, scores.data() + t, seen,
-            true);
+      tiles(count, query + begin(head) + start * next, next, key + t, positions, H, scores.data() + t, step, true);
     float totals[QUERIES];
     const float scale = 1 / std::sqrt(static_cast<float>(H));
     for (int64_t q = 0; q < count; ++q) {
-      float* row = scores.data() + q * seen;
+      float* row = scores.data() + q * step;
       std::fill(row + (causal ? start + q + 1 : length), row + seen, NONE);
       const float most = highest(row, seen);
       Floats total = {};
       for (int64_t t = 0; t < seen; t += LANES) {
         const Floats e = exponent((load(row + t) - most) * scale);
         total += e;
-        store(weights.data() + q * seen + t, e);
+        store(weights.data() + q * step + t, e);
       }
       totals[q] = sum(total);
     }
     for (int64_t t = 0; t < seen; t += VALUE_DEPTH)
       for (int64_t h = 0; h < width; h += COLUMNS)
-        tiles(count, weights.data() + t, seen, value + t * width + h, width, std::min(VALUE_DEPTH, seen - t),
+        tiles(count, weights.data() + t, step, value + t * width + h, width, std::min(VALUE_DEPTH, seen - t),
               sums.data() + h, width, t == 0);
     for (int64_t q = 0; q < count; ++q)
-      for (int64_t h = 0; h < H; ++h) out[((head * length) + start + q) * H + h] = sums[q * width + h] / totals[q];
+      for (int64_t h = 0; h < H; h += LANES)
+        store(out + begin(head) + (start + q) * next + h, load(sums.data() + q * width + h) / totals[q]);
   });
 }
 
@@ -358,13 +362,13 @@ ffi::Error AttendCache(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffe
   return ffi::Error::Success();
 }
 
-ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer keys, ffi::AnyBuffer values, Out out,
-                  bool causal) {
-  const auto shape = keys.dimensions();
+ffi::Error Attend(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer keys, ffi::AnyBuffer values,
+                  ffi::Result<ffi::AnyBuffer> out, bool causal) {
+  const auto shape = keys.dimensions();  // [B, N, T, H]; cpu_kernels.py asks for memory in the order [B, T, N, H]
   of_type(keys, [&](auto zero) {
     using T = decltype(zero);
-    attend(pool, numbers<T>(query), numbers<T>(keys), numbers<T>(values), out->typed_data(), shape[0] * shape[1],
-           shape[2], shape[3], causal);
+    attend(pool, numbers<T>(query), numbers<T>(keys), numbers<T>(values), static_cast<T*>(out->untyped_data()),
+           shape[0], shape[1], shape[2], shape[3], causal);
   });
   return ffi::Error::Success();
 }
@@ -392,5 +396,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(bark_beam_attend, Attend,
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
-                                  .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Ret<ffi::AnyBuffer>()
                                   .Attr<bool>("causal"));

@@ -6,7 +6,6 @@ The first process on a machine compiles cpu_kernels.cc for its processor and kee
 
 import ctypes
 import hashlib
-import logging
 import os
 import platform
 import shlex
@@ -29,9 +28,9 @@ COMPILE_S = 120
 HANDLERS = ("bark_beam_product", "bark_beam_attend", "bark_beam_attend_cache")
 MOST_ROWS = 32
 """Rows of a product up to which reading the weights, not multiplying, takes the time."""
-LANES, MOST_LANES = 16, 128
-
-log = logging.getLogger(__name__)
+LANES, LARGEST_HEAD = 16, 128
+AS_BTNH = (0, 2, 1, 3)
+"""Memory order of [B, N, T, H] as projections leave it, position by position, so that nothing is transposed."""
 
 
 def multiplies(x: jax.Array, kernel: jax.Array) -> bool:
@@ -43,7 +42,7 @@ def multiplies(x: jax.Array, kernel: jax.Array) -> bool:
 def attends(query: jax.Array) -> bool:
     """Whether `attend` and `attend_cache` are the way for queries [..., H]."""
     size = query.shape[-1]
-    return query.dtype in (jnp.float32, jnp.bfloat16) and size % LANES == 0 and size <= MOST_LANES and _loaded()
+    return query.dtype in (jnp.float32, jnp.bfloat16) and size % LANES == 0 and size <= LARGEST_HEAD and _loaded()
 
 
 def product(x: jax.Array, kernel: jax.Array, first: int = 0, count: int | None = None) -> jax.Array:
@@ -56,8 +55,9 @@ def product(x: jax.Array, kernel: jax.Array, first: int = 0, count: int | None =
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, *, causal: bool) -> jax.Array:
     """attention.attend: [B, N, T, H] each, of one dtype; returns that dtype."""
-    shape = jax.ShapeDtypeStruct(query.shape, jnp.float32)
-    return jax.ffi.ffi_call("bark_beam_attend", shape)(query, key, value, causal=causal).astype(query.dtype)
+    shape = jax.ShapeDtypeStruct(query.shape, query.dtype)
+    call = jax.ffi.ffi_call("bark_beam_attend", shape, input_layouts=[AS_BTNH] * 3, output_layouts=AS_BTNH)
+    return call(query, key, value, causal=causal)
 
 
 def attend_cache(query: jax.Array, keys: jax.Array, values: jax.Array, place: jax.Array) -> jax.Array:
@@ -66,24 +66,29 @@ def attend_cache(query: jax.Array, keys: jax.Array, values: jax.Array, place: ja
     return jax.ffi.ffi_call("bark_beam_attend_cache", shape)(query, keys, values, place)
 
 
-@cache
+def note() -> str:
+    """What users should know: that this machine could run faster, why it does not, and what to do; empty if nothing."""
+    reason = _missing() if jax.default_backend() == "cpu" else ""
+    return reason and (
+        f"bark_model/cpu_kernels.cc was not compiled ({reason}), a decode step takes twice as long on this CPU: "
+        "install a C++ compiler (g++), or name one in CXX"
+    )
+
+
 def _loaded() -> bool:
-    """Whether the kernels are there; the first call of a process opens or compiles them."""
-    if jax.default_backend() != "cpu":
-        return False
+    return jax.default_backend() == "cpu" and not _missing()
+
+
+@cache
+def _missing() -> str:
+    """Why there are no kernels, empty when there are; the first call of a process opens or compiles them."""
     try:
         library = _open()
     except (OSError, subprocess.SubprocessError) as error:
-        said = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
-        log.warning(
-            "bark_model/cpu_kernels.cc was not compiled (%s), a decode step takes twice as long on this CPU: "
-            "install a C++ compiler (g++), or name one in CXX",
-            said,
-        )
-        return False
+        return (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
     for name in HANDLERS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
-    return True
+    return ""
 
 
 def _open() -> ctypes.CDLL:
@@ -91,18 +96,22 @@ def _open() -> ctypes.CDLL:
     command = [*_compiler(), *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE)]
     parts = (SOURCE.read_bytes(), command, jaxlib.__version__, _processor())
     name = f"cpu_kernels-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bark-beam" / name
-    if kept.exists():
+    try:
+        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bark-beam" / name
+    except RuntimeError:  # a user without a home, as in some containers
+        kept = None
+    if kept and kept.exists():
         return ctypes.CDLL(str(kept))
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / name
         subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=COMPILE_S)
         library = ctypes.CDLL(str(made))  # stays open when the file is gone
-        with suppress(OSError):  # without a home to write to the next process compiles again
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f".{os.getpid()}")
-            shutil.copy(made, partial)
-            os.replace(partial, kept)
+        with suppress(OSError):  # what cannot be kept is compiled again by the next process
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                partial = kept.with_suffix(f".{os.getpid()}")
+                shutil.copy(made, partial)
+                os.replace(partial, kept)
     return library
 
 

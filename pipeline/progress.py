@@ -49,8 +49,8 @@ class Tally:
     `done` and `failed` records count those found done, too; `made`, `made_failed`, `chunks`, `units` and `audio_s`
     only what was made now. `skipped` counts the units that had a commit. `start_up_s` is the time until workers were
     ready, `compiled` the seconds until each of their programs was, `usage` what each stage took of the devices; the
-    first and the last are sums over all workers. `warm` says that a first worker can work,
-    `device` what one of them runs on: those of one machine see the same devices.
+    first and the last are sums over all workers. `warm` says that a first worker can work, `device` what one of them
+    runs on and `note` what users should know of that: workers of one machine see the same devices.
     """
 
     records: int = 0
@@ -65,6 +65,7 @@ class Tally:
     start_up_s: float = 0.0
     warm: bool = False
     device: str = ""
+    note: str = ""
     compiled: dict[str, float] = field(default_factory=dict)
     usage: dict[Stage, Usage] = field(default_factory=dict)
     error: dict = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Tally:
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + facts.get(name, 0))
         self.warm = self.warm or "compiled" in facts  # told once programs are ready, be there none
-        self.device = facts.get("device", self.device)
+        self.device, self.note = facts.get("device", self.device), facts.get("note", self.note)
         self._add_devices(
             facts.get("compiled", {}),
             {stage: Usage(seconds, busy, slots) for stage, (seconds, busy, slots) in facts.get("usage", {}).items()},

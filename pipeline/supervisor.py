@@ -119,7 +119,8 @@ def _attempt(task: str, job: Job, display: Display, tally: Tally, *, debug: bool
                 time.sleep(_POLL_S)
                 reader.read(tally)
                 if tally.compiled and not told:
-                    display.tell(describe_compiled(tally.compiled, in_full=debug))
+                    note = [f"note: {tally.note}"] if tally.note else []
+                    display.tell(describe_compiled(tally.compiled, in_full=debug) + note)
                     told = True
                 display.show(tally)
                 _stop_when_too_many_fail(tally, job)

@@ -105,7 +105,8 @@ class BarkModelHandler(ModelHandler[AnyRequest, Outcome, SharedModel]):
         for one in compiled:
             log.info("compiled %s %s in %.2f s", one.name, one.shape, one.seconds)
         programs = {f"{one.name} {one.shape}": round(one.seconds, 3) for one in compiled}
-        report(device=device_of(model), compiled=programs, start_up_s=time.monotonic() - began)
+        device, note = device_of(model), model.hardware.note
+        report(device=device, note=note, compiled=programs, start_up_s=time.monotonic() - began)
         return shared
 
     def run_inference(

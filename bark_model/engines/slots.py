@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
+from bark_model import cpu_kernels
 from bark_model.config import BarkConfig
 from bark_model.engine_stats import Compiled, Meter
 from bark_model.networks import Network
@@ -36,6 +37,11 @@ class Hardware:
     @property
     def capacity(self) -> int:
         return self.replicas.count * self.slots
+
+    @property
+    def note(self) -> str:
+        """What users should know of this machine; empty if nothing."""
+        return cpu_kernels.note()
 
     @property
     def prefill_rows(self) -> int:

@@ -32,7 +32,8 @@ class Bark:
 
     def __init__(self, checkpoint: Checkpoint, slots: int, dtype: str):
         self.checkpoint, self.slots, self.dtype = checkpoint, slots, dtype
-        self.hardware = SimpleNamespace(replicas=SimpleNamespace(devices=[SimpleNamespace(platform="fake")] * 2))
+        replicas = SimpleNamespace(devices=[SimpleNamespace(platform="fake")] * 2)
+        self.hardware = SimpleNamespace(replicas=replicas, note=os.environ.get("FAKE_BARK_NOTE", ""))
         self.usage = {stage: Usage() for stage in STAGES[1:]}
 
     @classmethod

@@ -86,6 +86,13 @@ def test_a_run_tells_what_was_compiled_how_busy_the_slots_were_and_where_the_tim
     assert "slots busy" not in again.out
 
 
+def test_what_users_should_know_of_a_machine_is_told_once(spawning, capfd, monkeypatch):
+    monkeypatch.setenv("FAKE_BARK_NOTE", "no compiler on this machine")
+    spawning.write(a_txt="One.\n")
+    assert spawning.run() == 0
+    assert capfd.readouterr().err.count("note: no compiler on this machine\n") == 1
+
+
 def test_debug_lists_every_program(spawning, capfd):
     spawning.write(a_txt="One.\n")
     assert spawning.run("--debug", devices={"slots": 2}) == 0
