@@ -18,7 +18,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 SOURCE = Path(__file__).with_suffix(".cc")
@@ -94,7 +93,7 @@ def _missing() -> str:
 def _open() -> ctypes.CDLL:
     """The compiled kernels, from the cache or new."""
     command = [*_compiler(), *FLAGS, "-isystem", jax.ffi.include_dir(), str(SOURCE)]
-    parts = (SOURCE.read_bytes(), command, jaxlib.__version__, _processor())
+    parts = (SOURCE.read_bytes(), command, jax.__version__, _processor())
     name = f"cpu_kernels-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.so"
     try:
         kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bark-beam" / name
@@ -117,8 +116,8 @@ def _open() -> ctypes.CDLL:
 
 def _compiler() -> list[str]:
     """The command of the C++ compiler: CXX, or the first that is installed."""
-    if "CXX" in os.environ:
-        return shlex.split(os.environ["CXX"])
+    if chosen := shlex.split(os.environ.get("CXX", "")):
+        return chosen
     found = next((path for path in map(shutil.which, COMPILERS) if path), None)
     if found is None:
         raise FileNotFoundError(f"none of {', '.join(COMPILERS)} is installed")
