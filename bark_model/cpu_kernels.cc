@@ -116,7 +116,9 @@ void parallel(ffi::ThreadPool& pool, int64_t count, const Task& task) {
 // ---- A product of a few rows -------------------------------------------------------------------------------------
 
 constexpr int64_t ROWS = 8, COLUMNS = 2 * LANES;  // of a tile: its 16 sums and what they need fit the registers
-constexpr int64_t DEPTH = 32;                     // rows of weights read side by side, each ahead of its use
+constexpr int64_t DEPTH = 64;                     // rows of weights read side by side; the next ones are on their way
+
+inline void prefetch(const void* where) { __builtin_prefetch(where, 0, 2); }  // into the second cache
 
 // y [R, 32] += x [R, depth] w [depth, 32], from 0 if `fresh`; steps are the distances between rows.
 template <int64_t R, typename T>
@@ -135,8 +137,8 @@ inline void tile(const T* x, int64_t x_step, const T* w, int64_t w_step, int64_t
     }
     for (int64_t k = 0; k < depth; k += 2) {
       const Bits *first = w + k * w_step, *second = first + w_step;
-      __builtin_prefetch(first + DEPTH * w_step);
-      __builtin_prefetch(second + DEPTH * w_step);
+      prefetch(first + DEPTH * w_step);
+      prefetch(second + DEPTH * w_step);
       const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
       const __m512bh lower = (__m512bh)_mm512_permutex2var_epi16(a, low, b);
       const __m512bh upper = (__m512bh)_mm512_permutex2var_epi16(a, high, b);
@@ -161,7 +163,7 @@ inline void tile(const T* x, int64_t x_step, const T* w, int64_t w_step, int64_t
     right[r] = fresh ? Floats{} : load(y + r * y_step + LANES);
   }
   for (int64_t k = 0; k < depth; ++k) {
-    __builtin_prefetch(w + (k + DEPTH) * w_step);
+    prefetch(w + (k + DEPTH) * w_step);
     const Floats a = load(w + k * w_step), b = load(w + k * w_step + LANES);
     for (int64_t r = 0; r < R; ++r) {
       const float number = widen(x[r * x_step + k]);
