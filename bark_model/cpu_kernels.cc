@@ -12,6 +12,7 @@
 #include <limits>
 #include <memory>
 #include <thread>
+#include <type_traits>
 #include <vector>
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 #define PAIRED_PRODUCTS 1

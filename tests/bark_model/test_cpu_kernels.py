@@ -1,6 +1,7 @@
 """The C++ kernels give what the plain formulas give, whatever the threads; without a compiler XLA's code runs."""
 
 import os
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -144,14 +145,9 @@ def test_compiled_once_a_machine(tmp_path):
     first = run_fresh(tmp_path)
     assert (first.stdout, first.stderr) == ("True 64.0\n\n", "")
     [library] = (tmp_path / "bark-beam").iterdir()
-    second = run_fresh(tmp_path, PATH="/nowhere", CXX=_found())
+    second = run_fresh(tmp_path, PATH="/nowhere", CXX=shlex.join(cpu_kernels._compiler()))
     assert second.stdout == "True 64.0\n\n"
     assert [library] == list((tmp_path / "bark-beam").iterdir())
-
-
-def _found() -> str:
-    [compiler] = cpu_kernels._compiler()
-    return compiler
 
 
 def test_no_home_to_write_to(tmp_path):
@@ -162,7 +158,7 @@ def test_no_home_to_write_to(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({"PATH": "/nowhere"}, "none of c++, g++, clang++ is installed"),
+        ({"PATH": "/nowhere", "CXX": ""}, "none of c++, g++, clang++ is installed"),
         ({"CXX": "/nowhere/c++"}, "[Errno 2] No such file or directory: '/nowhere/c++'"),
     ],
 )
