@@ -1,7 +1,7 @@
 // Kernels for a CPU: a few rows times a weight matrix, one query a row over a KV cache, attention over sequences.
 //
-// Numbers are float32 or bfloat16 (T is float or Bits); sums are float32, as results are. Each result is summed in an
-// order that depends neither on the rows beside it nor on the number of threads. Handlers of XLA's foreign function
+// Numbers are float32 or bfloat16 (T is float or Bits) and sums float32. Each result is summed in an order that
+// depends neither on the rows beside it nor on the number of threads. Handlers of XLA's foreign function
 // interface, called by cpu_kernels.py, which has checked shapes: head sizes are multiples of 16, depths are even.
 
 #include <algorithm>
