@@ -113,6 +113,9 @@ def _add_output_commands(command: Callable[..., argparse.ArgumentParser]) -> Non
     status = command("status", "inspect:status", "how far a run is, also from another machine")
     status.add_argument("output", help="the run's output")
 
+    report = command("report", "inspect:report", "write what a run made as a page to read and to listen to")
+    report.add_argument("output", help="the run's output")
+
     verify = command("verify", "inspect:verify", "check every file of an output against its checksum and count")
     verify.add_argument("output", help="the run's output")
 

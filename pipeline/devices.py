@@ -28,3 +28,12 @@ def slot_steps(usage: StageUsage) -> dict[str, int]:
     """A usage's counts by the names they have in metrics: `coarse_slot_steps`, and `coarse_busy_slot_steps` of them."""
     busy = {f"{stage}_busy_slot_steps": one.busy for stage, one in usage.items()}
     return busy | {f"{stage}_slot_steps": one.slots for stage, one in usage.items()}
+
+
+def busy_shares(counters: Mapping[str, int]) -> dict[str, float]:
+    """The share of each stage's slot-steps that held a row, from the counts that `slot_steps` names."""
+    return {
+        stage: counters[f"{stage}_busy_slot_steps"] / steps
+        for stage in STAGES
+        if (steps := counters.get(f"{stage}_slot_steps"))
+    }

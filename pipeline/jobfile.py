@@ -15,6 +15,8 @@ from bark_model.settings import SettingError
 from pipeline.errors import UsageError, excerpt, nearest
 from pipeline.job import Job
 
+JOB_FILE = "_run/job.yaml"
+"""The merged job as it is kept with a run."""
 MAX_BYTES = 2**20
 TEXTS = tuple[str, ...]
 """The type of a key that takes one text or a list of them."""
@@ -197,6 +199,13 @@ def load(path: str, flags: Sequence[str] = ()) -> tuple[Job, list[str]]:
     Raises UsageError for whatever neither the job nor Beam knows.
     """
     return _with_flags(read_mapping(path), flags)
+
+
+def dump_stored(job: Job) -> bytes:
+    """The merged job file as it is kept with the run. Its output is where it lies; Beam options may hold secrets."""
+    mapping = to_mapping(job)
+    del mapping["output"]
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True).encode()
 
 
 def load_stored(data: bytes, output: str, flags: Sequence[str] = ()) -> tuple[Job, list[str]]:

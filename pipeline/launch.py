@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import yaml
-
 from pipeline.buckets import read_buckets
 from pipeline.commit import read_commit
 from pipeline.devices import slot_steps
@@ -19,7 +17,7 @@ from pipeline.display import describe_usage, duration
 from pipeline.errors import UsageError
 from pipeline.inputs import Found, check_holds_records, check_model, list_input, no_record, read_input
 from pipeline.job import Job
-from pipeline.jobfile import to_mapping
+from pipeline.jobfile import JOB_FILE, dump_stored
 from pipeline.manifest import Manifest, publish
 from pipeline.model import open_checkpoint, random_weights_note
 from pipeline.outputs.metrics import Metrics, add_metrics
@@ -28,6 +26,7 @@ from pipeline.plan import Plan, identity, next_plan, write_plan
 from pipeline.prepare import Preparer, store_voice
 from pipeline.progress import Tally
 from pipeline.records import FailedRecord
+from pipeline.report import write_report
 from pipeline.runners import LOCAL
 from pipeline.sources import Shard
 from pipeline.sources.audio import read_audio
@@ -36,7 +35,6 @@ from pipeline.store import Store, StoreError, open_store
 from pipeline.supervisor import TooManyFailed, supervise
 from pipeline.units import Ready
 
-JOB_FILE = "_run/job.yaml"
 FINISHED_WITH_FAILURES = 3
 
 
@@ -85,13 +83,6 @@ def tell_of_random_weights(checkpoint: str) -> None:
         print(note, file=sys.stderr)
 
 
-def stored_job(job: Job) -> bytes:
-    """The merged job file as it is kept with the run. Its output is where it lies; Beam options may hold secrets."""
-    mapping = to_mapping(job)
-    del mapping["output"]
-    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True).encode()
-
-
 def prepared_input(checked: Checked) -> Iterator[Ready | FailedRecord]:
     """Every record of the input, prepared here and now, audio files opened: what workers do, for `plan`."""
     for shard in checked.plan.shards:
@@ -116,7 +107,7 @@ def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> i
         if checked.is_new:
             write_plan(store, plan)
         store_voice(store, job, checked.preparer.job_voice())
-        store.put(JOB_FILE, stored_job(job))
+        store.put(JOB_FILE, dump_stored(job))
     except StoreError as error:
         raise UsageError(str(error)) from error
     start = time.monotonic()
@@ -124,6 +115,10 @@ def launch(checked: Checked, beam_flags: list[str], *, debug: bool = False) -> i
     if checked.is_new or has_missing_units(store, plan):
         _run(checked, beam_flags, made, debug=debug)
     manifest = finish(store, job, plan)
+    try:
+        write_report(store)
+    except StoreError as error:  # the run is whole without it
+        print(f"no report was written: {error}", file=sys.stderr)
     print(_summary(manifest, job.output, time.monotonic() - start))
     if devices := describe_usage(made.usage):
         print(devices)

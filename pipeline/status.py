@@ -1,10 +1,10 @@
 """How far a run is, read from its output alone: the plan, the bucket records, the commits. From any machine."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.buckets import bucket_path, read_buckets
+from pipeline.buckets import BucketRecord, bucket_path, read_buckets
 from pipeline.commit import UnitCommit, commit_path, read_commit
 from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST, load_manifest
@@ -63,22 +63,42 @@ def _is_dealt(store: Store, plan: Plan) -> bool:
     return all(store.each(lambda b: store.size(bucket_path(plan.generation, b)) is not None, range(plan.buckets)))
 
 
+def dealt_buckets(store: Store, plan: Plan) -> list[BucketRecord] | None:
+    """The records of all buckets of a plan; None until the last one is dealt."""
+    return list(read_buckets(store, plan.generation, plan.buckets)) if _is_dealt(store, plan) else None
+
+
+def counted_commits(store: Store, plan: Plan, buckets: Sequence[BucketRecord] | None) -> tuple[str, ...]:
+    """The names of the commits that count so far: those of the plan's generation, and the earlier ones it keeps."""
+    kept = [name for bucket in buckets or () for name in bucket.kept]
+    return (*commits_of(store, plan.generation), *kept)
+
+
 def read_status(store: Store) -> Status:
     """The state of the newest generation."""
     plan = planned(store)
-    buckets = list(read_buckets(store, plan.generation, plan.buckets)) if _is_dealt(store, plan) else None
-    own = commits_of(store, plan.generation)
-    kept = [name for bucket in buckets or () for name in bucket.kept]
-    done = failed = 0
+    buckets = dealt_buckets(store, plan)
+    names = counted_commits(store, plan, buckets)
+    commits = store.each(lambda name: read_commit(store, name), names)
+    return status_of(plan, buckets, commits, finished=is_finished(store, plan))
+
+
+def status_of(
+    plan: Plan, buckets: Sequence[BucketRecord] | None, commits: Iterable[UnitCommit], *, finished: bool
+) -> Status:
+    """The state of a generation, from its buckets and the commits that count."""
+    committed = done = failed = 0
     audio_s = 0.0
-    for commit in store.each(lambda name: read_commit(store, name), (*own, *kept)):
+    for commit in commits:
+        own = commit.generation == plan.generation
+        committed += own
         done += len(commit.done)
-        failed += len(commit.failed) if commit.generation == plan.generation else 0
+        failed += len(commit.failed) if own else 0
         audio_s += commit.audio_s
     return Status(
         generation=plan.generation,
-        finished=is_finished(store, plan),
-        committed=len(own),
+        finished=finished,
+        committed=committed,
         units=None if buckets is None else sum(len(bucket.units) for bucket in buckets),
         records=None if buckets is None else sum(bucket.records for bucket in buckets),
         done=done,

@@ -5,8 +5,8 @@ import sys
 from argparse import Namespace
 
 from pipeline.errors import UsageError
-from pipeline.jobfile import load_stored
-from pipeline.launch import JOB_FILE, check, launch
+from pipeline.jobfile import JOB_FILE, load_stored
+from pipeline.launch import check, launch
 from pipeline.manifest import load_manifest
 from pipeline.outputs.failed import clean
 from pipeline.status import current_commits, is_finished, open_run

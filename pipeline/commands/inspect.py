@@ -1,4 +1,4 @@
-"""`bark-beam status` and `bark-beam verify`: what an output says of itself."""
+"""`bark-beam status`, `report` and `verify`: what an output says of itself."""
 
 from argparse import Namespace
 
@@ -26,6 +26,16 @@ def _status_lines(now: Status) -> list[str]:
         f"records     {now.done + now.failed}{of_records}: {now.done} done, {now.failed} failed",
         f"audio       {duration(now.audio_s)}",
     ]
+
+
+def report(options: Namespace, flags: list[str]) -> int:
+    """Writes the report of a run, finished or not, into its output."""
+    from pipeline.report import REPORT, write_report
+
+    with open_run(options.output) as (store, _):
+        write_report(store)
+    print(f"{options.output.rstrip('/')}/{REPORT}")
+    return 0
 
 
 def verify(options: Namespace, flags: list[str]) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.outputs.metrics import METRICS
+from pipeline.report import REPORT
 from pipeline.store import open_store
 from tests.gcs.server import BUCKET, FaultProxy, Rule, free_port
 from tests.pipeline.conftest import Project, checkpoint, project, spawning
@@ -49,7 +50,7 @@ def here(job: Project, project: Project) -> Project:
 def files_of(uri: str) -> dict[str, bytes]:
     """Every file of an output with its bytes, but for the one that tells of time."""
     with open_store(uri) as store:
-        return {entry.path: store.read(entry.path) for entry in store.list() if entry.path != METRICS}
+        return {entry.path: store.read(entry.path) for entry in store.list() if entry.path not in (METRICS, REPORT)}
 
 
 def shown(capsys, *arguments: str) -> tuple[int, str, str]:

@@ -23,6 +23,7 @@ from pipeline.store import LocalStore
 from . import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
+TIMINGS = {"metrics.json", "report.html"}
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +106,8 @@ class Project:
         return ids
 
     def tree(self) -> dict[str, bytes]:
-        """Every file of the output with its bytes, but for the one that tells of time."""
-        files = [path for path in self.output.rglob("*") if path.is_file() and path.name != "metrics.json"]
+        """Every file of the output with its bytes, but for those that tell of time."""
+        files = [path for path in self.output.rglob("*") if path.is_file() and path.name not in TIMINGS]
         return {str(path.relative_to(self.output)): path.read_bytes() for path in files}
 
 

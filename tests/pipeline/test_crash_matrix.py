@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from pipeline.outputs.metrics import METRICS
+from pipeline.report import REPORT
 
 from .conftest import ROOT
 from .killing import HOOK, tree
 
-TIMINGS = {METRICS}
+TIMINGS = {METRICS, REPORT}
 """The only files that may differ from run to run."""
 
 PROCESSES = 2
@@ -133,7 +134,7 @@ def check_command(root: Path, whole: dict[str, bytes], at: int) -> str:
 
 def test_a_kill_of_the_launcher_and_one_of_its_child_through_the_command(root: Path):
     whole, operations = whole_run(root)
-    assert check_command(root, whole, operations // 2) == "child"
+    assert check_command(root, whole, operations // 3) == "child"
     assert check_command(root, whole, operations - 2) == "launcher"
 
 
