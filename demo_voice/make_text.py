@@ -1,19 +1,24 @@
 """Write the sentences to teach with (`train.txt`), to decide with (`development.txt`), to judge with (`heldout.txt`).
 
-Three kinds of text, all free: sentences of Debian's fortune files, lists of dictionary words (they teach
-spelling), and filled-in templates (numbers in words, names, questions). The two lists of 200 are in no other list;
-the one to decide with is as the fortunes have it, misprints and verses too, the one to judge with is ordinary.
+Four kinds of text, all free: sentences of Debian's fortune files, lists of dictionary words (they teach
+spelling), filled-in templates (numbers in words, names, questions), and at the end the same prose with most of its
+longer words replaced by rare words of the dictionary. The two lists of 200 are in no other list; the one to decide
+with is as the fortunes have it, misprints and verses too, the one to judge with is ordinary.
 """
 
 import argparse
 import random
 import re
+from collections import Counter
 from pathlib import Path
 
 FORTUNES = Path("/usr/share/games/fortunes")
 DICTIONARY = Path("/usr/share/dict/american-english")
+COMMON_WORDS = Path("/usr/share/dict/american-english-small")
 MAX_CHARACTERS = 120  # the checkpoint reads 128 characters; festival then speaks at most about 9 s
 HELD_OUT = 200
+RARE = 10  # a word that the other sentences say less often is taught more
+RARE_ROUNDS = 4  # times that every rare word is put into a sentence
 SKIPPED_FILES = {"ascii-art", "perl", "magic", "startrek"}
 
 ONES = (
@@ -148,6 +153,30 @@ def ordinary(sentences: list[str]) -> list[str]:
     ]
 
 
+def rare_words(rng: random.Random, sentences: list[str]) -> list[str]:
+    """Words of the small dictionary that the sentences say less than RARE times, RARE_ROUNDS times over, shuffled."""
+    said = Counter(word for sentence in sentences for word in re.findall(r"[a-z]+", sentence.lower()))
+    words = [w for w in COMMON_WORDS.read_text(encoding="utf-8").split() if re.fullmatch(r"[a-z]{2,14}", w)]
+    words = [word for word in words if said[word] < RARE]
+    return [word for _ in range(RARE_ROUNDS) for word in rng.sample(words, len(words))]
+
+
+def reworded(rng: random.Random, prose: list[str], words: list[str]) -> list[str]:
+    """Prose with seven of ten of its longer words replaced by the next of `words`, until these are used up.
+
+    Rhythm and short words stay, so the rare words are learned where words stand in sentences, not in lists only.
+    """
+    frames = [s for s in prose if len(s) < 100 and len(re.findall(r"\b[a-z]{4,}\b", s)) >= 4]
+    sentences, left = [], words[::-1]
+
+    def replaced(word: re.Match) -> str:
+        return left.pop() if left and rng.random() < 0.7 else word[0]
+
+    while left:
+        sentences.append(re.sub(r"\b[a-z]{4,}\b", replaced, rng.choice(frames)))
+    return [sentence for sentence in sentences if len(sentence) <= MAX_CHARACTERS]
+
+
 def main() -> None:
     """Write the three lists, in a fixed order."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -169,6 +198,9 @@ def main() -> None:
     held_out += [s for s in last if s in filled_in][:20]
     excluded = set(held_out)
     lists = {"train": [s for s in training if s not in excluded], "development": development, "heldout": held_out}
+    # these come last: whoever speaks fewer shards leaves out the reworded sentences first
+    taught = lists["train"]
+    taught += reworded(rng, [s for s in taught if s in from_prose], rare_words(rng, taught))
     args.work.mkdir(parents=True, exist_ok=True)
     for name, sentences in lists.items():
         (args.work / f"{name}.txt").write_text("\n".join(sentences) + "\n", encoding="utf-8")
