@@ -26,7 +26,7 @@ GUIDED_LAYER = 2
 GUIDED_HEADS = 2  # the first looks at the characters being spoken, the second at the end of their word
 TOKENS_PER_CHARACTER = 2.26
 POOL = 12  # batches drawn together and sorted by length, so that little is padding
-FULL_TEXT_FROM = 0.75  # share of the steps after which texts are padded to their full 128 characters
+FULL_TEXT_FROM = 0.9  # share of the steps after which texts are padded to their full 128 characters
 
 
 def text_ids(text: str) -> np.ndarray:

@@ -30,10 +30,10 @@ def slot_steps(usage: StageUsage) -> dict[str, int]:
     return busy | {f"{stage}_slot_steps": one.slots for stage, one in usage.items()}
 
 
-def busy_shares(counters: Mapping[str, int]) -> dict[str, float]:
-    """The share of each stage's slot-steps that held a row, from the counts that `slot_steps` names."""
+def usage_of(counters: Mapping[str, int]) -> dict[Stage, Usage]:
+    """A usage from a job's counters: the slot-steps as `slot_steps` names them, and `coarse_device_ms`."""
     return {
-        stage: counters[f"{stage}_busy_slot_steps"] / steps
+        stage: Usage(counters.get(f"{stage}_device_ms", 0) / 1000, counters[f"{stage}_busy_slot_steps"], slots)
         for stage in STAGES
-        if (steps := counters.get(f"{stage}_slot_steps"))
+        if (slots := counters.get(f"{stage}_slot_steps"))
     }

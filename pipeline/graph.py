@@ -10,6 +10,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
 
+from pipeline.counters import counted
 from pipeline.job import Job
 from pipeline.plan import Plan
 from pipeline.runners import beam_runner
@@ -17,11 +18,15 @@ from pipeline.steps import CommitUnits, DealUnits, PrepareRecords, ReadCommits, 
 from pipeline.synthesize import BarkModelHandler, UnitModelHandler
 
 
-def run_graph(job: Job, plan: Plan, beam_flags: list[str]) -> None:
-    """Runs the job on its runner until every unit of the plan is committed, or raises what the runner raises."""
+def run_graph(job: Job, plan: Plan, beam_flags: list[str]) -> dict[str, int]:
+    """Runs the job on its runner until every unit of the plan is committed, or raises what the runner raises.
+
+    Returns the job's counters.
+    """
     options = PipelineOptions([*beam_flags, f"--runner={beam_runner(job.runner)}"], save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         build_graph(pipeline, job, plan)
+    return counted(pipeline.result)
 
 
 def build_graph(pipeline: beam.Pipeline, job: Job, plan: Plan) -> PCollection:

@@ -6,13 +6,13 @@ Runs in the launcher: reads text and JSON only, never a weight; imports neither 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.buckets import read_buckets
 from pipeline.commit import read_commit
-from pipeline.devices import slot_steps
+from pipeline.devices import slot_steps, usage_of
 from pipeline.display import describe_usage, duration
 from pipeline.errors import UsageError
 from pipeline.inputs import Found, check_holds_records, check_model, list_input, no_record, read_input
@@ -135,7 +135,7 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
         else:
             from pipeline.graph import run_graph  # imports Beam
 
-            run_graph(job, plan, beam_flags)
+            _add_counted(made, run_graph(job, plan, beam_flags))
         finished = True
     finally:
         metrics = Metrics(
@@ -158,6 +158,18 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
         )
         with contextlib.suppress(StoreError):  # the run's own error matters more
             add_metrics(checked.store, metrics)
+
+
+def _add_counted(made: Tally, counters: Mapping[str, int]) -> None:
+    """Adds what workers of another machine counted: their progress is not seen here."""
+    failed = counters.get("records_failed", 0)
+    made.made += counters.get("records_done", 0) + failed
+    made.made_failed += failed
+    made.chunks += counters.get("chunks_done", 0)
+    made.units += counters.get("units_committed", 0)
+    made.skipped += counters.get("units_skipped", 0)
+    made.audio_s += counters.get("audio_ms", 0) / 1000
+    made.usage = usage_of(counters)
 
 
 def finish(store: Store, job: Job, plan: Plan) -> Manifest:

@@ -193,6 +193,8 @@ class CommitUnits(OverlappedDoFn):
         count("units_committed")
         count("records_done", done)
         count("records_failed", failed)
+        count("chunks_done", commit.chunks)
+        count("audio_ms", round(1000 * commit.audio_s))
         yield f"{commit.name} {done} done {failed} failed"
 
     def _commit(self, element: UnitOutcomes) -> UnitCommit:

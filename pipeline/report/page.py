@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
-from pipeline.devices import busy_shares
+from pipeline.devices import usage_of
 from pipeline.display import duration
 from pipeline.outputs.metrics import Metrics
 from pipeline.report.findings import Clip, Findings, Mark, Sound
@@ -79,7 +79,7 @@ def _starts(starts: Sequence[Metrics]) -> str:
             duration(start.audio_s),
             f"{start.times_real_time:.2g}",
             start.device or start.runner,
-            _shares(busy_shares(start.counters)),
+            _shares({stage: one.busy / one.slots for stage, one in usage_of(start.counters).items()}),
             _shares({stage: s / sum(start.seconds.values()) for stage, s in start.seconds.items() if s}),
         )
         for start in starts[-_LISTED:]

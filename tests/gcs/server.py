@@ -2,8 +2,6 @@
 
 import contextlib
 import http.client
-import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -13,35 +11,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-from tests.lanes import did_not_run
+from tests.lanes import free_port, go_tool
 
-_VERSION = "v1.56.1"
-_TOOLS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bark-beam" / "tools"
 BUCKET = "speech"
-
-
-def server_binary() -> Path:
-    """fake-gcs-server, built on first use. Without Go the lane does not run, which CI does not accept."""
-    binary = _TOOLS / f"fake-gcs-server-{_VERSION}"
-    if binary.exists():
-        return binary
-    go = shutil.which("go")
-    if go is None:
-        did_not_run("the GCS lane did not run: no Go tool chain to build fake-gcs-server with (install golang)")
-    building = _TOOLS / f"build-{os.getpid()}"
-    command = [go, "install", f"github.com/fsouza/fake-gcs-server@{_VERSION}"]
-    subprocess.run(command, env={**os.environ, "GOBIN": str(building)}, check=True)
-    os.replace(building / "fake-gcs-server", binary)
-    building.rmdir()
-    return binary
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -49,7 +22,8 @@ def running_server() -> Iterator[str]:
     """The URL of a fresh, empty server on the loopback interface with one bucket, ended afterwards."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(server_binary()), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    server = go_tool("github.com/fsouza/fake-gcs-server", "v1.56.1")
+    command = [str(server), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     command += ["-backend", "memory", "-public-host", f"127.0.0.1:{port}", "-external-url", url, "-log-level", "error"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -11,8 +11,9 @@ from bark_model import Checkpoint, CheckpointError
 from bark_model.fetch import cache_folder, cached_url
 from pipeline.cli import main
 from pipeline.store import open_store
-from tests.gcs.server import FaultProxy, Rule, free_port
+from tests.gcs.server import FaultProxy, Rule
 from tests.gcs.test_gcs_job import is_content_of, one_line, without_login
+from tests.lanes import free_port
 from tests.pipeline.conftest import Project, checkpoint, project, spawning
 
 __all__ = ["checkpoint", "project", "spawning"]

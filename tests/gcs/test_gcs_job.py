@@ -17,7 +17,8 @@ from pipeline.cli import main
 from pipeline.outputs.metrics import METRICS
 from pipeline.report import REPORT
 from pipeline.store import open_store
-from tests.gcs.server import BUCKET, FaultProxy, Rule, free_port
+from tests.gcs.server import BUCKET, FaultProxy, Rule
+from tests.lanes import free_port
 from tests.pipeline.conftest import Project, checkpoint, project, spawning
 
 __all__ = ["checkpoint", "project", "spawning"]

@@ -23,7 +23,8 @@ from pipeline.store import (
     open_store,
 )
 from pipeline.store import gcs as gcs_module
-from tests.gcs.server import FaultProxy, free_port
+from tests.gcs.server import FaultProxy
+from tests.lanes import free_port
 from tests.pipeline.store.contract import StoreContract
 
 

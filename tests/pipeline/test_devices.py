@@ -9,11 +9,11 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import soundfile
-from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.ml.inference.base import RunInference
 
 from bark_model.engine_stats import Usage
 from bark_model.outcomes import Request
+from pipeline.counters import counted
 from pipeline.devices import add, since
 from pipeline.outputs.metrics import read_metrics
 from pipeline.synthesize import BarkModelHandler
@@ -58,8 +58,7 @@ def test_each_batch_adds_what_it_used_to_the_counters_of_a_pipeline(project, che
     _ = pipeline | beam.Create([Request(id=text, text=text) for text in texts]) | RunInference(handler)
     result = pipeline.run()
     result.wait_until_finish()
-    found = result.metrics().query(MetricsFilter().with_namespace("bark_beam"))["counters"]
-    counters = {counter.key.metric.name: counter.committed for counter in found}
+    counters = counted(result)
     assert counters["semantic_busy_slot_steps"] == sum(map(len, texts))
     assert counters["semantic_slot_steps"] == 4 * len("Three.") + 2 * len("Twelve more.")
     assert counters["coarse_device_ms"] == len("Three.") + len("Twelve more.")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pipeline.cli import main
-from pipeline.devices import busy_shares
 from pipeline.jobfile import JOB_FILE
 from pipeline.manifest import publish
 from pipeline.outputs.metrics import Metrics, add_metrics
@@ -145,10 +144,6 @@ def test_spread():
     assert spread(range(3), 8) == [0, 1, 2]
     assert spread(range(100), 3) == [0, 49, 99]
     assert spread([], 3) == []
-
-
-def test_busy_shares_of_stages_that_ran():
-    assert busy_shares({"fine_busy_slot_steps": 1, "fine_slot_steps": 4, "audio_slot_steps": 0}) == {"fine": 0.25}
 
 
 def test_the_command(store, tmp_path, capsys):
