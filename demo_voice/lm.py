@@ -79,9 +79,7 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, causa
     """
     batch, heads, length, width = query.shape
     query, key, value = (x.reshape(batch * heads, length, width) for x in (query * width**-0.5, key, value))
-    hidden = query.new_zeros(length, length)
-    if causal:
-        hidden = torch.full_like(hidden, -1e4).triu(1)
+    hidden = query.new_full((length, length), -1e4 if causal else 0.0).triu(1)
     logits = torch.baddbmm(hidden.expand(len(query), length, length), query, key.transpose(1, 2))
     return (logits.softmax(-1).to(value.dtype) @ value).view(batch, heads, length, width)
 

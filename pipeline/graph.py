@@ -9,8 +9,8 @@ import apache_beam as beam
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import PCollection
+from apache_beam.runners.runner import PipelineResult
 
-from pipeline.counters import counted
 from pipeline.job import Job
 from pipeline.plan import Plan
 from pipeline.runners import beam_runner
@@ -18,15 +18,15 @@ from pipeline.steps import CommitUnits, DealUnits, PrepareRecords, ReadCommits, 
 from pipeline.synthesize import BarkModelHandler, UnitModelHandler
 
 
-def run_graph(job: Job, plan: Plan, beam_flags: list[str]) -> dict[str, int]:
+def run_graph(job: Job, plan: Plan, beam_flags: list[str]) -> PipelineResult:
     """Runs the job on its runner until every unit of the plan is committed, or raises what the runner raises.
 
-    Returns the job's counters.
+    The result has the job's counters.
     """
     options = PipelineOptions([*beam_flags, f"--runner={beam_runner(job.runner)}"], save_main_session=False)
     with beam.Pipeline(options=options) as pipeline:
         build_graph(pipeline, job, plan)
-    return counted(pipeline.result)
+    return pipeline.result
 
 
 def build_graph(pipeline: beam.Pipeline, job: Job, plan: Plan) -> PCollection:

@@ -133,9 +133,10 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
         if job.runner in LOCAL:
             supervise(job, plan, beam_flags, made, debug=debug)
         else:
-            from pipeline.graph import run_graph  # imports Beam
+            from pipeline.counters import counted  # these import Beam
+            from pipeline.graph import run_graph
 
-            _add_counted(made, run_graph(job, plan, beam_flags))
+            _add_counted(made, counted(run_graph(job, plan, beam_flags)))
         finished = True
     finally:
         metrics = Metrics(
@@ -163,13 +164,16 @@ def _run(checked: Checked, beam_flags: list[str], made: Tally, *, debug: bool) -
 def _add_counted(made: Tally, counters: Mapping[str, int]) -> None:
     """Adds what workers of another machine counted: their progress is not seen here."""
     failed = counters.get("records_failed", 0)
-    made.made += counters.get("records_done", 0) + failed
-    made.made_failed += failed
-    made.chunks += counters.get("chunks_done", 0)
-    made.units += counters.get("units_committed", 0)
-    made.skipped += counters.get("units_skipped", 0)
-    made.audio_s += counters.get("audio_ms", 0) / 1000
-    made.usage = usage_of(counters)
+    counted = Tally(
+        made=counters.get("records_done", 0) + failed,
+        made_failed=failed,
+        chunks=counters.get("chunks_done", 0),
+        units=counters.get("units_committed", 0),
+        audio_s=counters.get("audio_ms", 0) / 1000,
+        usage=usage_of(counters),
+    )
+    made.add_made(counted)
+    made.skipped = counters.get("units_skipped", 0)
 
 
 def finish(store: Store, job: Job, plan: Plan) -> Manifest:

@@ -17,8 +17,8 @@ def did_not_run(message: str) -> NoReturn:
     pytest.skip(message)
 
 
-def go_tool(package: str, version: str) -> Path:
-    """The binary of a Go command, built on first use and kept. Without Go its lane did not run."""
+def go_tool(lane: str, package: str, version: str) -> Path:
+    """The binary of a Go command, built on first use and kept. Without Go the lane that needs it did not run."""
     name = package.rpartition("/")[2]
     tools = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "bark-beam" / "tools"
     binary = tools / f"{name}-{version}"
@@ -26,7 +26,7 @@ def go_tool(package: str, version: str) -> Path:
         return binary
     go = shutil.which("go")
     if go is None:
-        did_not_run(f"a lane did not run: no Go tool chain to build {name} with (install golang)")
+        did_not_run(f"the {lane} lane did not run: no Go tool chain to build {name} with (install golang)")
     building = tools / f"build-{os.getpid()}"
     subprocess.run([go, "install", f"{package}@{version}"], env={**os.environ, "GOBIN": str(building)}, check=True)
     os.replace(building / name, binary)

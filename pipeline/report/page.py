@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from pipeline.devices import usage_of
-from pipeline.display import duration
+from pipeline.display import duration, shares
 from pipeline.outputs.metrics import Metrics
 from pipeline.report.findings import Clip, Findings, Mark, Sound
 
@@ -79,17 +79,13 @@ def _starts(starts: Sequence[Metrics]) -> str:
             duration(start.audio_s),
             f"{start.times_real_time:.2g}",
             start.device or start.runner,
-            _shares({stage: one.busy / one.slots for stage, one in usage_of(start.counters).items()}),
-            _shares({stage: s / sum(start.seconds.values()) for stage, s in start.seconds.items() if s}),
+            shares({stage: one.busy / one.slots for stage, one in usage_of(start.counters).items()}),
+            shares({stage: s / sum(start.seconds.values()) for stage, s in start.seconds.items() if s}),
         )
         for start in starts[-_LISTED:]
     ]
     header = ("started (UTC)", "took", "records", "audio", "times real time", "on", "slots busy", "device time")
     return _table(header, rows)
-
-
-def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{stage} {share:.0%}".replace("%", " %") for stage, share in shares.items())
 
 
 def _failures(found: Findings) -> str:

@@ -22,7 +22,7 @@ def running_server() -> Iterator[str]:
     """The URL of a fresh, empty server on the loopback interface with one bucket, ended afterwards."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    server = go_tool("github.com/fsouza/fake-gcs-server", "v1.56.1")
+    server = go_tool("GCS", "github.com/fsouza/fake-gcs-server", "v1.56.1")
     command = [str(server), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     command += ["-backend", "memory", "-public-host", f"127.0.0.1:{port}", "-external-url", url, "-log-level", "error"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -14,12 +14,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.outputs.metrics import METRICS
-from pipeline.report import REPORT
 from pipeline.store import open_store
 from tests.gcs.server import BUCKET, FaultProxy, Rule
 from tests.lanes import free_port
-from tests.pipeline.conftest import Project, checkpoint, project, spawning
+from tests.pipeline.conftest import TIMINGS, Project, checkpoint, project, spawning
 
 __all__ = ["checkpoint", "project", "spawning"]
 
@@ -49,9 +47,9 @@ def here(job: Project, project: Project) -> Project:
 
 
 def files_of(uri: str) -> dict[str, bytes]:
-    """Every file of an output with its bytes, but for the one that tells of time."""
+    """Every file of an output with its bytes, but for those that tell of time."""
     with open_store(uri) as store:
-        return {entry.path: store.read(entry.path) for entry in store.list() if entry.path not in (METRICS, REPORT)}
+        return {entry.path: store.read(entry.path) for entry in store.list() if entry.path not in TIMINGS}
 
 
 def shown(capsys, *arguments: str) -> tuple[int, str, str]:

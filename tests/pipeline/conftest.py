@@ -16,14 +16,17 @@ from pipeline.commit import read_file_rows
 from pipeline.manifest import load_manifest
 from pipeline.model import open_checkpoint
 from pipeline.outputs.audio import decode
+from pipeline.outputs.metrics import METRICS
 from pipeline.outputs.tokens import TokenRow
+from pipeline.report import REPORT
 from pipeline.status import current_commits
 from pipeline.store import LocalStore
 
 from . import fakes
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMINGS = {"metrics.json", "report.html"}
+TIMINGS = {METRICS, REPORT}
+"""The only files that may differ from run to run."""
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +110,8 @@ class Project:
 
     def tree(self) -> dict[str, bytes]:
         """Every file of the output with its bytes, but for those that tell of time."""
-        files = [path for path in self.output.rglob("*") if path.is_file() and path.name not in TIMINGS]
-        return {str(path.relative_to(self.output)): path.read_bytes() for path in files}
+        files = {str(path.relative_to(self.output)): path for path in self.output.rglob("*") if path.is_file()}
+        return {name: path.read_bytes() for name, path in files.items() if name not in TIMINGS}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pipeline.commit import UnitCommit, commit_unit
 from pipeline.manifest import Manifest, publish
 from pipeline.outputs.tokens import TokenRow
 from pipeline.outputs.unit_files import Layout
+from pipeline.plan import Plan
 from pipeline.records import FailedRecord
 from pipeline.store import Store
 
@@ -47,6 +48,12 @@ def finished(record_id: str, text: str = "Hello there. How are you?", *, audio: 
         waveforms.append((rng.standard_normal(12000) / 8).astype(np.float32))
         start += len(part) + 2
     return Finished(tuple(rows), tuple(waveforms) if audio else ())
+
+
+def plan(generation: int, buckets: int) -> Plan:
+    return Plan(
+        generation=generation, fingerprint=FINGERPRINT, identity={}, shards=(), buckets=buckets, unit_audio_s=600
+    )
 
 
 def failed(record_id: str) -> FailedRecord:

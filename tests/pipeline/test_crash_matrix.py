@@ -9,14 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.outputs.metrics import METRICS
-from pipeline.report import REPORT
-
-from .conftest import ROOT
+from .conftest import ROOT, TIMINGS
 from .killing import HOOK, tree
-
-TIMINGS = {METRICS, REPORT}
-"""The only files that may differ from run to run."""
 
 PROCESSES = 2
 

@@ -24,7 +24,7 @@ LINES = [{"id": f"r{n}", "text": f"This is record number {n}."} for n in range(6
 
 @pytest.fixture(scope="module")
 def prism() -> Path:
-    return go_tool("github.com/apache/beam/sdks/v2/go/cmd/prism", f"v{apache_beam.__version__}")
+    return go_tool("Prism", "github.com/apache/beam/sdks/v2/go/cmd/prism", f"v{apache_beam.__version__}")
 
 
 @contextlib.contextmanager

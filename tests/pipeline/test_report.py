@@ -13,19 +13,18 @@ from pipeline.jobfile import JOB_FILE
 from pipeline.manifest import publish
 from pipeline.outputs.metrics import Metrics, add_metrics
 from pipeline.outputs.unit_files import Layout
-from pipeline.plan import Plan, write_plan
+from pipeline.plan import write_plan
 from pipeline.report import REPORT, findings, write_report
 from pipeline.report.findings import gather, spread
 from pipeline.store import LocalStore
-from tests.pipeline.small_run import FINGERPRINT, Finished, commit, failed, finished, small_run
+from tests.pipeline.small_run import FINGERPRINT, Finished, commit, failed, finished, plan, small_run
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     """An output whose run has a plan and nothing else."""
     made = LocalStore(tmp_path / "out")
-    plan = Plan(generation=0, fingerprint=FINGERPRINT, identity={}, shards=(), buckets=2, unit_audio_s=600)
-    write_plan(made, plan)
+    write_plan(made, plan(0, 2))
     return made
 
 
@@ -134,8 +133,7 @@ def test_tokens_alone_have_nothing_to_hear(store):
 
 def test_failed_records_of_an_earlier_generation_were_listed_anew(store):
     small_run(store)
-    plan = Plan(generation=1, fingerprint=FINGERPRINT, identity={}, shards=(), buckets=2, unit_audio_s=600)
-    write_plan(store, plan)
+    write_plan(store, plan(1, 2))
     commit(store, "0001/000000-00000", [], [failed("empty")])
     assert [kind.count for kind in gather(store).failures.values()] == [1]
 

@@ -7,19 +7,13 @@ import pytest
 from pipeline.buckets import write_bucket
 from pipeline.errors import UsageError
 from pipeline.manifest import publish
-from pipeline.plan import Plan, write_plan
+from pipeline.plan import write_plan
 from pipeline.status import Status, open_run, read_status
 from pipeline.store import Denied, LocalStore
 from pipeline.units import Dealt, Unit
-from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished
+from tests.pipeline.small_run import FINGERPRINT, commit, failed, finished, plan
 
 UNITS = [["0000/000000-00000", "0000/000000-00001"], ["0000/000001-00000"]]
-
-
-def plan(generation: int, buckets: int) -> Plan:
-    return Plan(
-        generation=generation, fingerprint=FINGERPRINT, identity={}, shards=(), buckets=buckets, unit_audio_s=600
-    )
 
 
 def test_a_run_from_its_plan_to_its_end(tmp_path: Path):
